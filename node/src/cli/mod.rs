@@ -1,0 +1,1 @@
+//! The `trebol` command: `serve`, `dev`, `status`, `verify`.

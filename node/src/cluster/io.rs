@@ -1,0 +1,313 @@
+//! What goes into a member and what comes out of it. The shell in `peer/driver` and the simulator speak nothing else.
+
+use super::message::{Change, DiskReport, Message, Refusal, RoleName, Staged};
+use super::record::Outcome;
+use super::types::{BlobId, Epoch, Micros, NodeId, OpId, PeerInfo, Position, Token};
+
+/// Something that happened around a member.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Time passed. At least every 50 ms.
+    Tick,
+    /// An authenticated link to a peer is up, or the peer says something new of itself.
+    LinkUp(PeerInfo),
+    /// The link to a peer broke; it is being redialled.
+    LinkDown(NodeId),
+    /// The link broke and the peer's port refuses connections: its process is gone.
+    PortRefused(NodeId),
+    /// A message came.
+    Received {
+        /// From whom, as its certificate and Hello proved.
+        from: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// All batches up to this one are written; those with `sync`, and all before them, are on the disk.
+    Persisted {
+        /// The greatest number written.
+        batch: u64,
+    },
+    /// The store's report, every second or so.
+    Disk(DiskReport),
+    /// A session wants something changed.
+    Submit {
+        /// The operation; the caller makes the id, once for however many tries.
+        op: OpId,
+        /// What.
+        change: Change,
+        /// On the monotonic clock: no answer after this, and no retry.
+        deadline: Micros,
+    },
+    /// The session staged the bytes, and all of these nodes confirmed them as durable.
+    Staged {
+        /// The operation.
+        op: OpId,
+        /// The extent and its nodes.
+        staged: Staged,
+    },
+    /// The session's transfer moves: the lease is worth renewing.
+    Progress {
+        /// The operation.
+        op: OpId,
+        /// Bytes moved so far.
+        bytes: u64,
+    },
+    /// Replicas failed while bytes were staged.
+    ReplicaLost {
+        /// The operation.
+        op: OpId,
+        /// Those still good.
+        kept: Vec<NodeId>,
+        /// Those that failed.
+        lost: Vec<NodeId>,
+    },
+    /// The session gives the operation up. Ignored once the commit is on its way.
+    Cancel {
+        /// The operation.
+        op: OpId,
+    },
+    /// A session wants to read what is committed now.
+    Read {
+        /// The caller's number for it.
+        id: u64,
+    },
+    /// Bytes were staged on this node's own disk by some front.
+    BlobStaged(BlobId),
+    /// The front that staged them still lives (its connection is open).
+    BlobKept(BlobId),
+}
+
+/// What a member wants done. Outputs are carried out in order; those that depend on the disk are only handed out once the
+/// batch they depend on was reported as persisted.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Send it if there is a link, else drop it.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Tell the session that submitted `op`.
+    Front {
+        /// The operation.
+        op: OpId,
+        /// What happened.
+        event: FrontEvent,
+    },
+    /// A read may go ahead: the local index has all it must show.
+    ReadReady {
+        /// The caller's number.
+        id: u64,
+        /// The position it shows; `None` when no leader answered in 3 s and the local index has to do.
+        position: Option<Position>,
+    },
+    /// Blobs that nothing refers to any more and no front keeps: delete them.
+    DropBlobs(Vec<BlobId>),
+    /// For logs, metrics and the simulator's checkers.
+    Event(Event),
+}
+
+/// How an operation goes on, for the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FrontEvent {
+    /// Stage the bytes under this name on these nodes, then say `Staged`. Comes once for an operation: a lock reissued by a
+    /// new leader keeps the staged bytes.
+    Stage {
+        /// The blob's name.
+        blob: BlobId,
+        /// Where.
+        replicas: Vec<NodeId>,
+    },
+    /// Copies on other nodes are wanted. The session keeps those in `kept`, has `nodes` copy the blob from one of them (or
+    /// sends the bytes again if it has them), and says `Staged` once more with all that confirmed. `nodes` may be empty:
+    /// then what is kept has to do. A session that can produce nothing cancels.
+    Replacement {
+        /// Copies that still count.
+        kept: Vec<NodeId>,
+        /// Nodes that need one.
+        nodes: Vec<NodeId>,
+    },
+    /// The end: durable on its whole durability set.
+    Done(Outcome),
+    /// The end: not done.
+    Refused(Refusal),
+}
+
+/// Something worth knowing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// This node took over.
+    TookOver {
+        /// Its epoch, persisted.
+        epoch: Epoch,
+        /// Members.
+        members: Vec<NodeId>,
+        /// What the epoch stands on.
+        marks: super::Marks,
+    },
+    /// The epoch's first record is committed: it serves.
+    Serving {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// This node follows a leader.
+    Follows {
+        /// Whom.
+        leader: NodeId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// This node lost its leader, or stopped leading.
+    Leaderless,
+    /// A lock was granted.
+    Granted {
+        /// Its token.
+        token: Token,
+        /// Whose.
+        op: OpId,
+        /// On what.
+        change: Change,
+    },
+    /// The leader logged a write.
+    Logged {
+        /// Where.
+        position: Position,
+        /// Whose.
+        op: OpId,
+        /// Under which token.
+        token: Token,
+    },
+    /// The leader committed its records below this one.
+    Committed {
+        /// The epoch.
+        epoch: Epoch,
+        /// How many.
+        count: u64,
+    },
+    /// A peer's state changed.
+    Liveness {
+        /// Who.
+        node: NodeId,
+        /// How.
+        liveness: Liveness,
+    },
+    /// A peer's clock is too far off: it may not lead and gets no replicas.
+    ClockSkew {
+        /// Who.
+        node: NodeId,
+        /// By how much, in milliseconds.
+        ms: i64,
+    },
+}
+
+/// How a peer looks from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Liveness {
+    /// Silent for longer than `down`.
+    Down,
+    /// Silent for longer than `suspect`, or its port refuses.
+    Suspect,
+    /// Heartbeats are echoed both ways.
+    Alive,
+}
+
+/// One member as seen from here, for `trebol status`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MemberStatus {
+    /// Who.
+    pub info: PeerInfo,
+    /// How it looks.
+    pub liveness: Liveness,
+    /// What it does.
+    pub role: RoleName,
+    /// Records it lacks of what is logged here.
+    pub behind: u64,
+    /// Its disk.
+    pub disk: DiskReport,
+}
+
+/// The state of the cluster as seen from one node.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Status {
+    /// This node.
+    pub node: NodeId,
+    /// Its role.
+    pub role: RoleName,
+    /// The leader it follows, or itself.
+    pub leader: Option<NodeId>,
+    /// The epoch it promised to.
+    pub epoch: Epoch,
+    /// Every node known, this one among them.
+    pub members: Vec<MemberStatus>,
+    /// Visible files in the local index.
+    pub files: u64,
+    /// Copies that visible files lack, judged by live nodes.
+    pub missing_copies: u64,
+    /// Records applied here.
+    pub applied: u64,
+}
+
+/// Settings of the core. Times in microseconds.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Between heartbeats. 250 ms: four chances before suspicion.
+    pub heartbeat: Micros,
+    /// Silence until Suspect. 1 s. The lease is three quarters of it.
+    pub suspect: Micros,
+    /// Silence until Down. 5 s.
+    pub down: Micros,
+    /// Wait for a Bully Answer. 300 ms.
+    pub answer: Micros,
+    /// Wait for any other answer. 2 s.
+    pub rpc: Micros,
+    /// Wait for promises, and for the first record's commit. 600 ms.
+    pub collect: Micros,
+    /// A lock's lease. 10 s.
+    pub lock_lease: Micros,
+    /// Longest wait in a lock's queue. 30 s.
+    pub lock_wait: Micros,
+    /// Waiters on one path, and locks in all.
+    pub max_waiters: usize,
+    /// How long outcomes are kept for repeats. 10 min; no front retries for longer than half of it.
+    pub outcome_retention: Micros,
+    /// How long staged bytes whose front is gone are kept.
+    pub staged_grace: Micros,
+    /// How long replaced bytes are kept for readers of the old version.
+    pub replaced_grace: Micros,
+    /// Copies below which a write is refused. 2; 1 only by the operator's word.
+    pub min_copies: usize,
+    /// Clock bound: a node further off neither leads nor takes replicas. 500 ms.
+    pub clock_bound: Micros,
+    /// Records in one frame.
+    pub records_per_frame: usize,
+    /// A planted bug, for the simulator's self-test.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: super::planted::Planted,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let ms = super::types::MS;
+        Self {
+            heartbeat: 250 * ms,
+            suspect: 1000 * ms,
+            down: 5000 * ms,
+            answer: 300 * ms,
+            rpc: 2000 * ms,
+            collect: 600 * ms,
+            lock_lease: 10_000 * ms,
+            lock_wait: 30_000 * ms,
+            max_waiters: 1024,
+            outcome_retention: 600_000 * ms,
+            staged_grace: 900_000 * ms,
+            replaced_grace: 60_000 * ms,
+            min_copies: 2,
+            clock_bound: 500 * ms,
+            records_per_frame: 512,
+            #[cfg(feature = "planted-bugs")]
+            planted: super::planted::Planted::default(),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Bugs that the simulator's checkers must catch: each is a mistake that looks harmless. Compiled only with the feature
+//! `planted-bugs`.
+
+/// Which bug is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Planted {
+    /// None.
+    #[default]
+    Nothing,
+    /// I1: the leader alone acknowledges.
+    LeaderAloneCommits,
+    /// I1: acknowledged before it is persisted.
+    AckBeforePersist,
+    /// I1: a commit without all confirmations of the bytes.
+    CommitWithoutAll,
+    /// I2: a merge keeps only the winner.
+    DropLosers,
+    /// I4: a member answers Collect and goes on serving the old epoch.
+    NoPromise,
+    /// I4: the promised epoch is forgotten in a crash.
+    EpochNotPersisted,
+    /// I6: a stale token commits.
+    NoFencing,
+    /// I9: repeats are applied again.
+    NoDedupe,
+    /// I8: stamps are bare wall clocks.
+    WallClock,
+    /// I5: a leader without a lease answers reads.
+    StaleReads,
+}

@@ -1,0 +1,199 @@
+//! Records: what the log is made of. A record is logged once, by the leader of its epoch, and never changes.
+
+use super::marks::Marks;
+use super::types::{BlobId, Epoch, Hash, Hlc, Micros, NodeId, OpId, Position, Stamp};
+use crate::path::FtpPath;
+use serde::{Deserialize, Serialize};
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its place.
+    pub position: Position,
+    /// Its clock reading, greater than that of all its leader had seen.
+    pub hlc: Hlc,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// The first record of an epoch, or a merge record later in it.
+    Cover(Cover),
+    /// One client operation.
+    Write(Write),
+    /// The leader saw a member go Down or come back (specification 7.1).
+    Node {
+        /// Who.
+        node: NodeId,
+        /// Whether its replicas count as live from here on.
+        active: bool,
+    },
+}
+
+/// Everything under `marks` is part of this epoch's history and committed, save the void duplicates.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cover {
+    /// What the epoch stands on.
+    pub marks: Marks,
+    /// Recovered copies of operations that have an outcome already: no heads, but what they were over stays replaced.
+    pub voids: Vec<Position>,
+    /// The member list.
+    pub members: Vec<NodeId>,
+}
+
+/// One client operation: all its effects take place or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// The operation. Logged twice only on two sides of a partition.
+    pub op: OpId,
+    /// Attempt's blob, for outcome answers and presence; `None` when no bytes were staged.
+    pub blob: Option<BlobId>,
+    /// What happens to which path; at most one effect a path.
+    pub effects: Vec<Effect>,
+}
+
+/// One path's new version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// Which path.
+    pub path: FtpPath,
+    /// The heads of that path that it replaces.
+    pub over: Vec<Position>,
+    /// What is there afterwards.
+    pub what: Version,
+}
+
+/// What a path can be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Version {
+    /// A file.
+    File(File),
+    /// A directory made by MKD.
+    Directory {
+        /// Modification time, microseconds since the Unix epoch.
+        modified: Micros,
+    },
+    /// Nothing: a delete is a head, too, or a partition would resurrect what was deleted.
+    Deleted,
+}
+
+/// A file's version: an immutable list of extents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// The bytes, in order.
+    pub extents: Vec<Extent>,
+    /// Length in bytes.
+    pub size: u64,
+    /// BLAKE3 of the whole.
+    pub hash: Hash,
+    /// Modification time, microseconds since the Unix epoch.
+    pub modified: Micros,
+    /// The nodes whose disks held all extents when it was logged.
+    pub replicas: Vec<NodeId>,
+}
+
+/// A run of bytes of one immutable blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Which blob.
+    pub blob: BlobId,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes.
+    pub length: u64,
+    /// BLAKE3 of these bytes.
+    pub hash: Hash,
+}
+
+/// One version of a path that no committed record has replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its identity: positions, not operations, for an operation may be logged on both sides of a partition.
+    pub position: Position,
+    /// The clock it was logged with.
+    pub hlc: Hlc,
+    /// Whose it is.
+    pub op: OpId,
+    /// False for a void duplicate: kept, but no head.
+    pub confirmed: bool,
+    /// What it is. The replica list here is the one of the log; [`Head::location`] is the current one.
+    pub what: Version,
+    /// Where its bytes live now: a register of its own, so that repair never restamps a version.
+    pub location: Location,
+}
+
+/// The register of a version's location; the greatest stamp counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Location {
+    /// When it was last set.
+    pub stamp: Stamp,
+    /// The nodes that hold all its extents.
+    pub nodes: Vec<NodeId>,
+}
+
+impl Head {
+    /// What orders it among the heads of its path.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { hlc: self.hlc, position: self.position }
+    }
+}
+
+/// All heads of one path, void duplicates among them, the greatest stamp first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PathEntry {
+    /// Never empty in the index.
+    pub heads: Vec<Head>,
+}
+
+impl PathEntry {
+    /// The confirmed head with the greatest stamp: what clients see (last writer wins). It may be a delete.
+    pub fn winner(&self) -> Option<&Head> {
+        self.heads.iter().find(|h| h.confirmed)
+    }
+    /// The winner, unless it is a delete.
+    pub fn visible(&self) -> Option<&Head> {
+        self.winner().filter(|h| h.what != Version::Deleted)
+    }
+}
+
+/// How an operation ended, kept for repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Where it was logged.
+    pub position: Position,
+    /// With which clock.
+    pub hlc: Hlc,
+    /// How many nodes hold its bytes (or, for metadata, its record).
+    pub copies: u32,
+}
+
+impl Record {
+    /// The write in it, if it is one.
+    pub fn write(&self) -> Option<&Write> {
+        if let Body::Write(write) = &self.body { Some(write) } else { None }
+    }
+    /// The cover in it, if it is one.
+    pub fn cover(&self) -> Option<&Cover> {
+        if let Body::Cover(cover) = &self.body { Some(cover) } else { None }
+    }
+    /// Its epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.position.epoch
+    }
+}
+
+impl Write {
+    /// The nodes that must hold this record's bytes before it may be acknowledged.
+    pub fn replicas(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let staged = self.blob.is_some();
+        self.effects
+            .iter()
+            .filter_map(move |e| if let Version::File(file) = &e.what { Some(file) } else { None })
+            .filter(move |_| staged)
+            .flat_map(|f| f.replicas.iter().copied())
+    }
+}

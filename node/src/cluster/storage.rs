@@ -1,0 +1,87 @@
+//! What a member reads from its disk, and what it asks to have written. The store implements it over fjall, the simulator
+//! over maps that a crash rolls back.
+
+use super::marks::Marks;
+use super::record::{Outcome, PathEntry, Record};
+use super::types::{BlobId, Epoch, Hlc, NodeId, OpId, PeerInfo};
+use crate::path::FtpPath;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Reads of what was written so far: all batches handed over count, whether they are on disk already or not.
+pub trait Storage {
+    /// The heads of a path.
+    fn entry(&self, path: &FtpPath) -> Option<PathEntry>;
+    /// The name of the first visible child of `dir` that is greater than `after`, bytewise.
+    fn next_child(&self, dir: &FtpPath, after: Option<&str>) -> Option<String>;
+    /// How an operation ended.
+    fn outcome(&self, op: OpId) -> Option<Outcome>;
+    /// How many heads refer to a blob.
+    fn references(&self, blob: BlobId) -> u64;
+    /// Records that `marks` does not cover, in the order they were logged here (which is causal), at most `limit`.
+    /// Cost is proportional to what is returned and to the number of epochs, never to the length of the log.
+    fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>>;
+}
+
+/// Changes that reach the disk together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Batches are numbered from 1 without holes and written in order.
+    pub number: u64,
+    /// Whether anything waits for this batch to survive a power cut: if so it is fsynced before it is reported as
+    /// persisted, and everything before it with it.
+    pub sync: bool,
+    /// What changes, later ones winning over earlier ones.
+    pub mutations: Vec<Mutation>,
+}
+
+/// One change of what is stored.
+#[derive(Debug, Clone)]
+pub enum Mutation {
+    /// Appends a record to the log. Arrival order is the order of these changes.
+    Record(Arc<Record>),
+    /// Sets the heads of a path, or drops the path. The store keeps the listing row of the visible head in step.
+    Entry(FtpPath, Option<PathEntry>),
+    /// Sets or drops an outcome.
+    Outcome(OpId, Option<Outcome>),
+    /// Sets how many heads refer to a blob; 0 drops the row.
+    References(BlobId, u64),
+    /// Remembers a node that was met, with the addresses it gave.
+    Met(PeerInfo),
+    /// Replaces the singletons.
+    State(MemberState),
+}
+
+/// What a member must remember of itself across a crash, besides log and index.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MemberState {
+    /// The highest epoch it promised to; it refuses every lower one.
+    pub promised: Epoch,
+    /// The records in its log.
+    pub logged: Marks,
+    /// The records folded into the index.
+    pub applied: Marks,
+    /// How far each epoch's own leader is known to have committed.
+    pub committed: Marks,
+    /// The greatest clock seen.
+    pub hlc: Hlc,
+    /// Whom any cover ever named.
+    pub known: Vec<NodeId>,
+    /// Number of blobs and records counted for status: visible files.
+    pub files: u64,
+}
+
+/// What the store hands a member at its start.
+#[derive(Debug, Clone, Default)]
+pub struct Restored {
+    /// The singletons.
+    pub state: MemberState,
+    /// Records logged but not applied, in order of arrival.
+    pub tail: Vec<Arc<Record>>,
+    /// Paths with a head that is not confirmed.
+    pub unconfirmed: Vec<FtpPath>,
+    /// Nodes met before.
+    pub met: Vec<PeerInfo>,
+    /// Blobs on disk that no head refers to.
+    pub unreferenced: Vec<BlobId>,
+}
