@@ -35,8 +35,9 @@ pub enum Input {
         op: OpId,
         /// What.
         change: Change,
-        /// On the monotonic clock: no answer after this, and no retry.
-        deadline: Micros,
+        /// Longest wait for a leader or a lock before the bytes are staged, and again for the commit after it; in between
+        /// the transfer's own limits count. At most half of [`Config::outcome_retention`].
+        patience: Micros,
     },
     /// The session staged the bytes, and all of these nodes confirmed them as durable.
     Staged {
@@ -192,13 +193,6 @@ pub enum Event {
         /// How.
         liveness: Liveness,
     },
-    /// A peer's clock is too far off: it may not lead and gets no replicas.
-    ClockSkew {
-        /// Who.
-        node: NodeId,
-        /// By how much, in milliseconds.
-        ms: i64,
-    },
 }
 
 /// How a peer looks from here.
@@ -276,10 +270,16 @@ pub struct Config {
     pub staged_grace: Micros,
     /// How long replaced bytes are kept for readers of the old version.
     pub replaced_grace: Micros,
+    /// Longest upload, however fast it moves. 6 h.
+    pub max_upload: Micros,
+    /// An upload that moves less than `stall_bytes` in this time is ended. 60 s.
+    pub stall_window: Micros,
+    /// Bytes in `stall_window`. 240 KiB, which is 4 KiB/s.
+    pub stall_bytes: u64,
+    /// Free space that placement leaves on a disk, in bytes.
+    pub disk_reserve: u64,
     /// Copies below which a write is refused. 2; 1 only by the operator's word.
     pub min_copies: usize,
-    /// Clock bound: a node further off neither leads nor takes replicas. 500 ms.
-    pub clock_bound: Micros,
     /// Records in one frame.
     pub records_per_frame: usize,
     /// A planted bug, for the simulator's self-test.
@@ -303,8 +303,11 @@ impl Default for Config {
             outcome_retention: 600_000 * ms,
             staged_grace: 900_000 * ms,
             replaced_grace: 60_000 * ms,
+            max_upload: 6 * 3_600_000 * ms,
+            stall_window: 60_000 * ms,
+            stall_bytes: 240 * 1024,
+            disk_reserve: 64 * 1024 * 1024,
             min_copies: 2,
-            clock_bound: 500 * ms,
             records_per_frame: 512,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),

@@ -224,8 +224,6 @@ pub struct Info {
     pub committed: u64,
     /// Its disk.
     pub disk: DiskReport,
-    /// Its wall clock, for the clock bound.
-    pub wall: Micros,
 }
 
 /// Roles as peers and people see them.
@@ -356,8 +354,11 @@ pub enum Refusal {
     /// Another bound was reached: waiters, locks, size.
     #[error("the cluster is busy")]
     Busy,
-    /// No leader answered before the deadline. The only refusal that does not say that nothing happened.
-    #[error("no leader answered in time; the outcome is not known")]
+    /// No leader answered in time, and none was asked to commit.
+    #[error("no leader answered in time; nothing was changed")]
+    NoLeader,
+    /// The commit was asked for and never answered. The only refusal that does not say that nothing happened.
+    #[error("the commit was not answered in time; its outcome is not known")]
     Unknown,
     /// The operation moved too slowly, and its lease was ended.
     #[error("the transfer stalled")]

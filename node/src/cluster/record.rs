@@ -12,6 +12,9 @@ pub struct Record {
     pub position: Position,
     /// Its clock reading, greater than that of all its leader had seen.
     pub hlc: Hlc,
+    /// Its durability set: the nodes that must have fsynced it before it is committed. The leader, all replicas of its
+    /// bytes, filled up to min(3, members). Who is not in it need not fsync.
+    pub durability: Vec<NodeId>,
     /// What it says.
     pub body: Body,
 }
@@ -24,13 +27,6 @@ pub enum Body {
     Cover(Cover),
     /// One client operation.
     Write(Write),
-    /// The leader saw a member go Down or come back (specification 7.1).
-    Node {
-        /// Who.
-        node: NodeId,
-        /// Whether its replicas count as live from here on.
-        active: bool,
-    },
 }
 
 /// Everything under `marks` is part of this epoch's history and committed, save the void duplicates.

@@ -67,7 +67,7 @@ pub struct MemberState {
     pub hlc: Hlc,
     /// Whom any cover ever named.
     pub known: Vec<NodeId>,
-    /// Number of blobs and records counted for status: visible files.
+    /// How many files are visible in the index.
     pub files: u64,
 }
 
@@ -82,6 +82,8 @@ pub struct Restored {
     pub unconfirmed: Vec<FtpPath>,
     /// Nodes met before.
     pub met: Vec<PeerInfo>,
+    /// Operations whose outcomes are kept.
+    pub outcomes: Vec<OpId>,
     /// Blobs on disk that no head refers to.
     pub unreferenced: Vec<BlobId>,
 }
