@@ -4,6 +4,7 @@
 //! [`ftp`] the client side. ARCHITECTURE.md walks one upload through all of them.
 
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod ftp;
 pub mod path;
