@@ -1,0 +1,243 @@
+//! Opens connections between nodes, on both ports: TCP, TLS, Hello. What comes out is a peer that is known by name; what
+//! fails is refused with a reason, told to the other side where there is one. It never carries anything else.
+
+use super::frame::{FrameError, read_frame, write_frame};
+use super::hello::{AnyHello, Boot, HELLO_MAX, Hello, HelloRefusal, PROTOCOL, Port, Reply};
+use super::quiet::Quiet;
+use super::tls::{KeyHash, PeerStream, PeerTls, Secured};
+use crate::cluster::{NodeId, PeerInfo};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+/// For a TCP connection to come up.
+const CONNECT: Duration = Duration::from_secs(1);
+/// For TLS and Hello, together.
+const HELLO: Duration = Duration::from_secs(2);
+/// Between two log lines about one address.
+const LINES: Duration = Duration::from_secs(30);
+/// What a connection reads ahead.
+const READ_AHEAD: usize = 64 << 10;
+
+/// What this node says of itself.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Identity and addresses.
+    pub info: PeerInfo,
+    /// Boots so far, this one included.
+    pub boot: Boot,
+}
+
+/// Greets peers, as dialler and as acceptor. One per node, shared by both ports (`Arc`), since it knows who is connected.
+#[derive(Debug)]
+pub struct Greeter {
+    me: Identity,
+    tls: PeerTls,
+    known: Arc<Mutex<BTreeMap<NodeId, Known>>>,
+    quiet: Quiet,
+}
+
+/// A node that has connections now, and what its first Hello bound to its id.
+#[derive(Debug)]
+struct Known {
+    key: Option<KeyHash>,
+    boot: Boot,
+    connections: usize,
+}
+
+/// A connection whose other end is known.
+#[derive(Debug)]
+pub struct Greeted {
+    /// Who it is.
+    pub info: PeerInfo,
+    /// Which start of it.
+    pub boot: Boot,
+    /// The connection, right behind the Hello.
+    pub stream: BufReader<PeerStream>,
+    /// To be kept as long as the connection: while it is, nobody else can take that node's id.
+    pub presence: Presence,
+}
+
+/// Counts one connection of a known node.
+#[derive(Debug)]
+pub struct Presence {
+    node: NodeId,
+    known: Arc<Mutex<BTreeMap<NodeId, Known>>>,
+}
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum GreetError {
+    /// TCP did not come up.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// Nobody answered in time.
+    #[error("no answer in time ({0})")]
+    Timeout(&'static str),
+    /// TLS failed: no certificate, another CA, another name.
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    /// What came was no Hello.
+    #[error("no Hello: {0}")]
+    Frame(#[from] FrameError),
+    /// The connection ended where a Hello should have been.
+    #[error("closed before its Hello")]
+    Ended,
+    /// The other side refused.
+    #[error("refused by the peer: {0}")]
+    Refused(HelloRefusal),
+    /// This side refused.
+    #[error("peer refused: {0}")]
+    Refuses(HelloRefusal),
+}
+
+impl GreetError {
+    /// True when the port itself refused: nothing listens there.
+    pub fn port_refused(&self) -> bool {
+        matches!(self, Self::Connect(e) if e.kind() == io::ErrorKind::ConnectionRefused)
+    }
+    /// True when the address is this node's own.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Refused(HelloRefusal::Own) | Self::Refuses(HelloRefusal::Own))
+    }
+}
+
+impl Greeter {
+    /// Says `me` over `tls`.
+    pub fn new(me: Identity, tls: PeerTls) -> Arc<Self> {
+        Arc::new(Self { me, tls, known: Arc::default(), quiet: Quiet::new(LINES) })
+    }
+    /// What this node says of itself.
+    pub fn me(&self) -> &Identity {
+        &self.me
+    }
+    /// Dials `address` and exchanges Hellos: at most 3 s.
+    pub async fn dial(&self, address: SocketAddr, port: Port) -> Result<Greeted, GreetError> {
+        let connecting = timeout(CONNECT, TcpStream::connect(address)).await;
+        let tcp = connecting.map_err(|_| GreetError::Timeout("connect"))?.map_err(GreetError::Connect)?;
+        tcp.set_nodelay(true).map_err(GreetError::Connect)?;
+        let greeting = async {
+            let secured = self.tls.connect(tcp).await.map_err(GreetError::Tls)?;
+            self.first(secured, port).await
+        };
+        timeout(HELLO, greeting).await.map_err(|_| GreetError::Timeout("hello"))?
+    }
+    /// Takes an accepted connection: at most 2 s. A refusal is logged here, not too often for one address.
+    pub async fn accept(&self, tcp: TcpStream, from: SocketAddr, port: Port) -> Result<Greeted, GreetError> {
+        let greeting = async {
+            tcp.set_nodelay(true).map_err(GreetError::Tls)?;
+            let secured = self.tls.accept(tcp).await.map_err(GreetError::Tls)?;
+            self.second(secured, port).await
+        };
+        let greeted = timeout(HELLO, greeting).await.unwrap_or(Err(GreetError::Timeout("hello")));
+        if let Err(error) = &greeted
+            && !error.is_own()
+        {
+            self.log_refusal(from, port, error);
+        }
+        greeted
+    }
+    /// Logs why `address` could not be greeted, unless it was logged a moment ago.
+    pub(crate) fn log_refusal(&self, address: SocketAddr, port: Port, error: &GreetError) {
+        if let Some(left_out) = self.quiet.line(Instant::now(), address.ip()) {
+            tracing::warn!(%address, ?port, %error, left_out, "no connection to peer");
+        }
+    }
+
+    fn hello(&self, port: Port) -> Hello {
+        let Identity { cluster, info, boot } = self.me.clone();
+        Hello { protocol: PROTOCOL, cluster, port, info, boot }
+    }
+    /// The dialler speaks first.
+    async fn first(&self, secured: Secured, port: Port) -> Result<Greeted, GreetError> {
+        let mut stream = BufReader::with_capacity(READ_AHEAD, secured.stream);
+        write_frame(&mut stream, &self.hello(port)).await?;
+        let reply = read_frame(&mut stream, &mut Vec::new(), HELLO_MAX).await?;
+        match reply.ok_or(GreetError::Ended)? {
+            Reply::Refused(refusal) => Err(GreetError::Refused(refusal)),
+            Reply::Welcome(hello) => {
+                let presence = self.admit(&hello, port, secured.key).map_err(GreetError::Refuses)?;
+                Ok(Greeted { info: hello.info, boot: hello.boot, stream, presence })
+            }
+        }
+    }
+    /// The acceptor answers.
+    async fn second(&self, secured: Secured, port: Port) -> Result<Greeted, GreetError> {
+        let mut stream = BufReader::with_capacity(READ_AHEAD, secured.stream);
+        let json: Option<Box<RawValue>> = read_frame(&mut stream, &mut Vec::new(), HELLO_MAX).await?;
+        let json = json.ok_or(GreetError::Ended)?;
+        // The version first: the rest of a newer Hello may not be understood.
+        let version: AnyHello = serde_json::from_str(json.get()).map_err(FrameError::from)?;
+        let admitted = if version.protocol > PROTOCOL {
+            Err(HelloRefusal::NewerProtocol { ours: PROTOCOL })
+        } else {
+            let hello: Hello = serde_json::from_str(json.get()).map_err(FrameError::from)?;
+            self.admit(&hello, port, secured.key).map(|presence| (hello, presence))
+        };
+        match admitted {
+            Err(refusal) => {
+                write_frame(&mut stream, &Reply::Refused(refusal.clone())).await?;
+                Err(GreetError::Refuses(refusal))
+            }
+            Ok((hello, presence)) => {
+                write_frame(&mut stream, &Reply::Welcome(Box::new(self.hello(port)))).await?;
+                Ok(Greeted { info: hello.info, boot: hello.boot, stream, presence })
+            }
+        }
+    }
+    /// Judges a Hello; counts the connection when it is welcome.
+    fn admit(&self, hello: &Hello, port: Port, key: Option<KeyHash>) -> Result<Presence, HelloRefusal> {
+        if hello.protocol > PROTOCOL {
+            return Err(HelloRefusal::NewerProtocol { ours: PROTOCOL });
+        }
+        if hello.cluster != self.me.cluster {
+            return Err(HelloRefusal::WrongCluster);
+        }
+        if hello.port != port {
+            return Err(HelloRefusal::WrongPort);
+        }
+        let node = hello.info.node;
+        if hello.info.rank.node != node || !hello.boot.is_sound() {
+            return Err(HelloRefusal::Malformed);
+        }
+        if node == self.me.info.node {
+            let own = hello.boot == self.me.boot;
+            return Err(if own { HelloRefusal::Own } else { HelloRefusal::DuplicateNode });
+        }
+        let mut all = self.known.lock().expect("no panic while held");
+        let known = all.entry(node).or_insert_with(|| Known { key, boot: hello.boot.clone(), connections: 0 });
+        if !hello.boot.extends(&known.boot) {
+            return Err(HelloRefusal::DuplicateNode);
+        }
+        if known.key != key {
+            return Err(HelloRefusal::OtherKey);
+        }
+        known.boot = hello.boot.clone();
+        known.connections += 1;
+        Ok(Presence { node, known: self.known.clone() })
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let mut all = self.known.lock().expect("no panic while held");
+        if let Some(known) = all.get_mut(&self.node) {
+            known.connections -= 1;
+            if known.connections == 0 {
+                all.remove(&self.node);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "greeter_tests.rs"]
+mod tests;

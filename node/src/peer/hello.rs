@@ -1,0 +1,148 @@
+//! The words two nodes open a connection with, on both ports: who I am, and why I will not speak with you. Only words;
+//! [`Greeter`](super::Greeter) says them.
+
+use crate::cluster::PeerInfo;
+use serde::{Deserialize, Serialize};
+
+/// The version of all that follows a Hello. A node refuses greater ones.
+pub const PROTOCOL: u32 = 1;
+/// Longest frame before the peer is known, in bytes.
+pub(crate) const HELLO_MAX: usize = 64 << 10;
+/// Boot numbers a Hello carries at most.
+pub const BOOTS: usize = 32;
+
+/// What a node says of itself, and fixes for the life of the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`] of the speaker.
+    pub protocol: u32,
+    /// The cluster it belongs to.
+    pub cluster: String,
+    /// Which of the two ports it means to speak to.
+    pub port: Port,
+    /// Its identity and addresses.
+    pub info: PeerInfo,
+    /// Its boots.
+    pub boot: Boot,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Port {
+    /// Coordination, JSON frames (2123).
+    Rpc,
+    /// File bytes (2124).
+    Raw,
+}
+
+/// A node's boots so far: every start adds a random number to a chain that is kept in the data directory. Two nodes that
+/// run from copies of one directory have chains of which neither extends the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// How many there were.
+    pub count: u64,
+    /// The numbers of the last ones, at most [`BOOTS`], the newest at the end.
+    pub recent: Vec<u64>,
+}
+
+/// Why a Hello was refused. The connection ends with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum HelloRefusal {
+    /// The speaker is newer than the listener.
+    #[error("its protocol is newer than version {ours}: upgrade this side first")]
+    NewerProtocol {
+        /// The greatest version the refusing side speaks.
+        ours: u32,
+    },
+    /// Another cluster's node. The refusing side does not say which its own is.
+    #[error("it belongs to another cluster")]
+    WrongCluster,
+    /// RPC spoken to the raw port, or the other way round.
+    #[error("it spoke to the wrong port")]
+    WrongPort,
+    /// The speaker and the listener are one process.
+    #[error("it is this node itself")]
+    Own,
+    /// A connected node has the same id and another boot chain.
+    #[error("a connected node has the same id: its data directory was copied")]
+    DuplicateNode,
+    /// A connected node has the same id and another key in its certificate.
+    #[error("a connected node has the same id with another certificate key")]
+    OtherKey,
+    /// A node that the operator removed for good.
+    #[error("it was removed from the cluster: give it an empty data directory")]
+    Forgotten,
+    /// The Hello contradicts itself.
+    #[error("its Hello contradicts itself")]
+    Malformed,
+    /// A reason of a later version.
+    #[error("for a reason this version does not know")]
+    #[serde(other)]
+    Other,
+}
+
+/// The answer to a Hello.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// "And I am this one."
+    Welcome(Box<Hello>),
+    /// "No."
+    Refused(HelloRefusal),
+}
+
+/// Just enough of any version's Hello to refuse it in words.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AnyHello {
+    pub(crate) protocol: u32,
+}
+
+impl Boot {
+    /// From the whole chain, oldest boot first.
+    pub fn of(chain: &[u64]) -> Self {
+        Self { count: chain.len() as u64, recent: chain[chain.len().saturating_sub(BOOTS)..].to_vec() }
+    }
+    /// Whether this chain is `known` or goes on from it. False also when it is so much longer that it cannot be told.
+    pub fn extends(&self, known: &Self) -> bool {
+        let Some(newest) = known.recent.last() else { return true };
+        let Some(later) = self.count.checked_sub(known.count) else { return false };
+        // Where `known`'s newest number must stand in this chain, from its end.
+        let at = usize::try_from(later).ok().and_then(|later| self.recent.len().checked_sub(later + 1));
+        at.is_some_and(|at| self.recent[at] == *newest)
+    }
+    /// Whether numbers and count fit together.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.recent.len() as u64 == self.count.min(BOOTS as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_extends_itself_and_what_it_went_on_from() {
+        let chain: Vec<u64> = (0..100).collect();
+        let boot = |n: usize| Boot::of(&chain[..n]);
+        assert!(boot(3).extends(&boot(3)));
+        assert!(boot(4).extends(&boot(3)));
+        assert!(boot(1).extends(&boot(0)));
+        assert!(boot(80).extends(&boot(80 - BOOTS + 1)));
+        assert!(!boot(3).extends(&boot(4)), "an older boot");
+        assert!(!boot(80).extends(&boot(80 - BOOTS)), "too far to tell");
+        assert!(!Boot::of(&[0, 1, 77]).extends(&boot(3)), "a copy");
+        assert!(!Boot::of(&[0, 1, 77, 4]).extends(&boot(3)), "a copy that booted again");
+        assert!(boot(80).is_sound() && boot(2).is_sound());
+        assert!(!Boot { count: u64::MAX, recent: vec![] }.is_sound());
+    }
+
+    #[test]
+    fn refusals_of_later_versions_are_understood_as_such() {
+        let json = r#"{"refused":{"reason":"full_moon","phase":3}}"#;
+        assert_eq!(serde_json::from_str::<Reply>(json).unwrap(), Reply::Refused(HelloRefusal::Other));
+        let known = serde_json::to_string(&Reply::Refused(HelloRefusal::NewerProtocol { ours: 1 })).unwrap();
+        assert_eq!(known, r#"{"refused":{"reason":"newer_protocol","ours":1}}"#);
+    }
+}
