@@ -176,6 +176,12 @@ impl Record {
     pub fn cover(&self) -> Option<&Cover> {
         if let Body::Cover(cover) = &self.body { Some(cover) } else { None }
     }
+    /// What it comes to once it is committed: for bytes the copies of them, for metadata those of the record.
+    pub fn outcome(&self) -> Outcome {
+        let staged = self.write().filter(|w| w.blob.is_some());
+        let copies = staged.map_or(self.durability.len(), |w| w.replicas().count());
+        Outcome { position: self.position, hlc: self.hlc, copies: copies as u32 }
+    }
     /// Its epoch.
     pub fn epoch(&self) -> Epoch {
         self.position.epoch

@@ -6,6 +6,7 @@ use super::record::{Outcome, PathEntry, Record};
 use super::types::{BlobId, Epoch, Hlc, NodeId, OpId, PeerInfo};
 use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Reads of what was written so far: all batches handed over count, whether they are on disk already or not.
@@ -69,6 +70,10 @@ pub struct MemberState {
     pub known: Vec<NodeId>,
     /// How many files are visible in the index.
     pub files: u64,
+    /// How many copies visible files lack of three, were all nodes alive.
+    pub shortfall: u64,
+    /// How many visible files have a copy on which node.
+    pub copies: BTreeMap<NodeId, u64>,
 }
 
 /// What the store hands a member at its start.

@@ -1,0 +1,288 @@
+//! Collect as a promise: the winner gathers every log it can reach, and whoever answers has sworn to refuse every lower
+//! epoch. The same first phase as in Paxos (Lamport, 1998), with all acceptors that live instead of a majority.
+
+use super::io::Event;
+use super::lead::Lead;
+use super::marks::Marks;
+use super::member::{Collect, Cx, Member, Role};
+use super::message::{HeldLock, Message, RoleName};
+use super::record::{Body, Record};
+use super::types::{Epoch, MS, Micros, NodeId};
+use rand_chacha::rand_core::RngCore;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// However much there is to pull, a collect ends.
+const COLLECT_AT_MOST: Micros = 30_000 * MS;
+/// Between two requests for records from one peer.
+const PULL_AGAIN: Micros = 500 * MS;
+
+impl Member {
+    /// Takes a new epoch and asks every linked peer for its promise and its log.
+    pub(super) fn collect(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        if matches!(self.role, Role::Lead(_)) && self.leader.is_some() {
+            self.event(Event::Leaderless);
+        }
+        let epoch = Epoch(self.top.max(self.log.state.promised.0) + 1, self.rng.next_u64());
+        self.promise(epoch);
+        (self.leader, self.candidate, self.hold_for, self.hold_until) = (None, None, None, 0);
+        self.calm_until = now + 1000 * MS + self.jitter(500 * MS);
+        let asked: BTreeSet<NodeId> = self.peers.all_linked(now).map(|(id, ..)| id).collect();
+        for peer in &asked {
+            self.send_durable(*peer, Message::Collect { epoch, marks: self.log.state.logged.clone() });
+        }
+        let locks = self.held_locks().into_iter().map(|l| (self.me.node, l)).collect();
+        let durable_at = self.log.pending.need_durable();
+        let until = now + self.config.collect;
+        let at_most_until = now + COLLECT_AT_MOST;
+        let promised = BTreeMap::new();
+        self.role = Role::Collect(Box::new(Collect { asked, promised, until, at_most_until, locks, durable_at }));
+        self.collect_step(cx);
+    }
+
+    /// Takes over once everybody answered, or time is up, and all that was promised has been pulled.
+    pub(super) fn collect_step(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        let Role::Collect(collect) = &mut self.role else { return };
+        let peers = &self.peers;
+        collect.asked.retain(|p| peers.linked(*p, now));
+        let logged = &self.log.state.logged;
+        let waiting = collect.promised.iter().any(|(p, marks)| peers.linked(*p, now) && !logged.covers(marks));
+        let answered = collect.asked.is_empty() && !waiting;
+        let over = now >= collect.at_most_until || (now >= collect.until && !waiting);
+        if (answered || over) && self.log.pending.durable() >= collect.durable_at {
+            self.take_over(cx);
+        } else if waiting {
+            self.pull_promised(now);
+        }
+    }
+
+    /// Asks those that promised more than came with their promise for the rest.
+    fn pull_promised(&mut self, now: Micros) {
+        let Role::Collect(collect) = &self.role else { return };
+        let logged = &self.log.state.logged;
+        let behind: Vec<NodeId> =
+            collect.promised.iter().filter(|(_, marks)| !logged.covers(marks)).map(|(p, _)| *p).collect();
+        for from in behind {
+            self.pull(now, from, true);
+        }
+    }
+
+    fn pull(&mut self, now: Micros, from: NodeId, all: bool) {
+        let Some(peer) = self.peers.all.get_mut(&from) else { return };
+        if now - peer.pulled.min(now) > PULL_AGAIN {
+            peer.pulled = now;
+            self.send(from, Message::Pull { marks: self.log.state.logged.clone(), all });
+        }
+    }
+
+    fn take_over(&mut self, cx: Cx<'_>) {
+        let Role::Collect(collect) = std::mem::replace(&mut self.role, Role::Follow) else { return };
+        let logged = self.log.state.logged.clone();
+        // Who promised but whose records could not be had is no member: what it acknowledged must not be forgotten.
+        let promised = collect.promised.iter().filter(|(_, marks)| logged.covers(marks)).map(|(p, _)| *p);
+        let mut members: Vec<NodeId> = promised.chain([self.me.node]).collect();
+        members.sort();
+        let epoch = self.log.state.promised;
+        self.event(Event::TookOver { epoch, members: members.clone(), marks: logged });
+        let mut lead = Lead::new(epoch, members.clone(), cx.mono(), &self.config);
+        lead.locks.restore(collect.locks, cx.mono());
+        self.role = Role::Lead(Box::new(lead));
+        let cover = self.log.cover(epoch, members, cx.storage);
+        self.append(cx, Body::Cover(cover));
+    }
+
+    pub(super) fn on_collect(&mut self, cx: Cx<'_>, from: NodeId, epoch: Epoch, marks: &Marks) {
+        let now = cx.mono();
+        self.top = self.top.max(epoch.0);
+        let free = match &self.role {
+            Role::Lead(_) => self.outranks_us(from) && !self.lease_ok(cx),
+            Role::Collect(_) => self.outranks_us(from),
+            Role::Follow | Role::Elect { .. } => self.is_free_for(from, now),
+        };
+        let promised = self.log.state.promised;
+        if epoch <= promised || !free || !self.peers.linked(from, now) {
+            if free && matches!(self.role, Role::Collect(_)) {
+                self.role = Role::Follow;
+                self.wait_until = now + self.config.rpc;
+            }
+            return self.send(from, Message::Refuse { epoch, promised, held: !free });
+        }
+        #[cfg(feature = "planted-bugs")]
+        let lax = self.config.planted == super::planted::Planted::NoPromise && matches!(self.role, Role::Follow);
+        #[cfg(not(feature = "planted-bugs"))]
+        let lax = false;
+        if !lax {
+            self.promise(epoch);
+            self.role = Role::Follow;
+            if self.leader.is_some() {
+                self.event(Event::Leaderless);
+            }
+            (self.leader, self.candidate, self.hold_for, self.hold_until) = (None, Some(from), None, 0);
+            self.wait_until = now + self.config.collect + 500 * MS;
+        }
+        let promise = Message::Promise {
+            epoch,
+            marks: self.log.state.logged.clone(),
+            records: self.log.view(cx.storage).records_beyond(marks, self.config.records_per_frame),
+            committed: self.log.state.committed.clone(),
+            locks: self.held_locks(),
+        };
+        self.send_durable(from, promise);
+    }
+
+    /// Whether no lease given to another leader stands in the way.
+    fn is_free_for(&self, from: NodeId, now: Micros) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::NoPromise {
+            return true;
+        }
+        self.leader.is_some_and(|l| l.0 == from)
+            || now >= self.hold_until
+            || self.hold_for == Some(from)
+            || self.hold_for.is_some_and(|h| self.peers.has_refused(h))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    pub(super) fn on_promise(
+        &mut self,
+        cx: Cx<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        marks: Marks,
+        records: &[Arc<Record>],
+        committed: &Marks,
+        locks: Vec<HeldLock>,
+    ) {
+        self.top = self.top.max(epoch.0);
+        if epoch != self.log.state.promised || !matches!(self.role, Role::Collect(_)) {
+            return;
+        }
+        self.take_records(cx, records, committed);
+        if let Role::Collect(collect) = &mut self.role {
+            collect.asked.remove(&from);
+            collect.promised.insert(from, marks);
+            collect.locks.extend(locks.into_iter().map(|l| (from, l)));
+        }
+        self.collect_step(cx);
+    }
+
+    pub(super) fn on_refuse(&mut self, cx: Cx<'_>, from: NodeId, epoch: Epoch, promised: Epoch, held: bool) {
+        self.top = self.top.max(promised.0);
+        if epoch != self.log.state.promised {
+            return;
+        }
+        let Role::Collect(collect) = &mut self.role else { return };
+        collect.asked.remove(&from);
+        if !held && promised > epoch {
+            // Outbid, and nobody live behind it: again, higher, a little later.
+            self.role = Role::Follow;
+            self.wait_until = cx.mono() + 50 * MS + self.jitter(250 * MS);
+        } else {
+            self.collect_step(cx);
+        }
+    }
+
+    pub(super) fn on_coordinator(&mut self, cx: Cx<'_>, from: NodeId, epoch: Epoch) {
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::NoPromise && epoch > self.log.state.promised {
+            self.promise(epoch);
+        }
+        if epoch != self.log.state.promised || !matches!(self.role, Role::Follow) {
+            return;
+        }
+        let now = cx.mono();
+        if self.leader != Some((from, epoch)) {
+            self.event(Event::Follows { leader: from, epoch });
+        }
+        self.leader = Some((from, epoch));
+        (self.candidate, self.hold_for, self.hold_until) = (None, Some(from), now + self.config.suspect);
+        self.learn_committed(cx, epoch, 1);
+        self.fronts_see_leader(cx);
+        self.reads.ask_again();
+    }
+
+    /// Takes records that somebody sent, in their order, and what is known to be committed; true when one was new.
+    pub(super) fn take_records(&mut self, cx: Cx<'_>, records: &[Arc<Record>], committed: &Marks) -> bool {
+        let before = self.log.state.logged.clone();
+        for record in records {
+            if !self.log.add(record) {
+                break; // a hole: it is sent again
+            }
+        }
+        for (epoch, count) in committed.iter() {
+            self.log.raise_committed(epoch, count, cx.storage);
+        }
+        self.log.apply_committed(cx.mono(), cx.storage);
+        self.log.state.logged != before
+    }
+
+    // ---- bridges: logs exchanged with followers of another leader ----
+
+    /// Pulls the committed records of whoever follows another epoch: nobody steps down, the logs meet.
+    pub(super) fn exchange(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        let (mine, leads) = match &self.role {
+            Role::Lead(lead) if lead.serving => (self.log.state.promised, true),
+            Role::Follow => match self.leader {
+                Some((_, epoch)) => (epoch, false),
+                None => return,
+            },
+            _ => return,
+        };
+        let logged = &self.log.state.logged;
+        let foreign = |said: &super::Info| said.promised != mine || leads;
+        let ahead: Vec<NodeId> = self
+            .peers
+            .all_linked(now)
+            .filter(|(_, _, said)| foreign(said) && !logged.covers(&said.marks))
+            .map(|(id, ..)| id)
+            .collect();
+        for from in ahead {
+            self.pull(now, from, false);
+        }
+    }
+
+    pub(super) fn on_pull(&mut self, cx: Cx<'_>, from: NodeId, marks: &Marks, all: bool) {
+        // Only a winner to whom we promised may see what is not known to be committed.
+        let all = all && self.candidate == Some(from);
+        let mut records = self.log.view(cx.storage).records_beyond(marks, self.config.records_per_frame);
+        if !all {
+            let applied = &self.log.state.applied;
+            records.retain(|r| applied.has(r.position));
+        }
+        if !records.is_empty() {
+            self.send_durable(from, Message::Pulled { records, committed: self.log.state.committed.clone() });
+        }
+    }
+
+    pub(super) fn on_pulled(&mut self, cx: Cx<'_>, from: NodeId, records: &[Arc<Record>], committed: &Marks) {
+        match &mut self.role {
+            Role::Collect(collect) => {
+                collect.until = collect.until.max(cx.mono() + self.config.collect);
+                self.take_records(cx, records, committed);
+                if let Some(peer) = self.peers.all.get_mut(&from) {
+                    peer.pulled = 0; // the next frame at once
+                }
+                self.collect_step(cx);
+            }
+            Role::Follow | Role::Lead(_) => {
+                let added = self.take_records(cx, records, committed);
+                let serving = matches!(&self.role, Role::Lead(l) if l.serving && l.stopping.is_none());
+                if added && serving {
+                    let Role::Lead(lead) = &self.role else { return };
+                    let cover = self.log.cover(self.log.state.promised, lead.members.clone(), cx.storage);
+                    self.append(cx, Body::Cover(cover));
+                }
+            }
+            Role::Elect { .. } => {}
+        }
+    }
+
+    /// Whether a linked peer waits to become a member.
+    pub(super) fn is_joiner(&self, said: &super::Info) -> bool {
+        let follows_us = said.leader.is_none_or(|(l, _)| l == self.me.node);
+        said.role == RoleName::Follow && !said.held && follows_us
+    }
+}

@@ -1,0 +1,74 @@
+//! Which blobs may be deleted: those no head refers to, once nobody can want them any more. A staged blob waits for its
+//! front; a replaced one for the readers of the old version.
+
+use super::io::Output;
+use super::member::{Cx, Member};
+use super::types::{BlobId, Micros};
+use std::collections::BTreeMap;
+
+/// Blobs deleted at one go.
+const AT_ONCE: usize = 512;
+
+/// Blobs that nothing refers to.
+#[derive(Debug)]
+pub(super) struct Collector {
+    /// Staged, and when their front was last seen alive.
+    staged: BTreeMap<BlobId, Micros>,
+    /// Replaced, and since when.
+    replaced: BTreeMap<BlobId, Micros>,
+    /// Since when this node has followed a leader without a break: staged bytes age only then, for what a leader we do not
+    /// hear may have logged is not ours to judge.
+    steady_since: Option<Micros>,
+}
+
+impl Collector {
+    pub(super) fn new(unreferenced: Vec<BlobId>, now: Micros) -> Self {
+        let staged = unreferenced.into_iter().map(|b| (b, now)).collect();
+        Self { staged, replaced: BTreeMap::new(), steady_since: None }
+    }
+    /// The front of a staged blob lives.
+    pub(super) fn keep(&mut self, blob: BlobId, now: Micros) {
+        self.staged.insert(blob, now);
+    }
+}
+
+impl Member {
+    /// Takes over from the log which blobs got or lost their references.
+    pub(super) fn note_blobs(&mut self, cx: Cx<'_>) {
+        for blob in std::mem::take(&mut self.log.logged_blobs) {
+            self.collector.staged.remove(&blob);
+        }
+        for blob in std::mem::take(&mut self.log.unreferenced) {
+            self.collector.replaced.insert(blob, cx.mono());
+        }
+    }
+
+    pub(super) fn tick_collector(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        let steady = self.leader.is_some_and(|(l, _)| {
+            l == self.me.node || self.peers.said(l).is_some_and(|i| self.log.state.logged.lacks(&i.marks) < 1000)
+        });
+        self.collector.steady_since = if steady { self.collector.steady_since.or(Some(now)) } else { None };
+        let Some(steady_since) = self.collector.steady_since else { return };
+        let old = |since: Micros, grace: Micros| now.saturating_sub(since.max(steady_since)) > grace;
+        let (staged_grace, replaced_grace) = (self.config.staged_grace, self.config.replaced_grace);
+        let staged = self.collector.staged.iter().filter(|(_, since)| old(**since, staged_grace)).map(|(b, _)| *b);
+        let replaced =
+            self.collector.replaced.iter().filter(|(_, since)| old(**since, replaced_grace)).map(|(b, _)| *b);
+        let due: Vec<BlobId> = staged.chain(replaced).take(AT_ONCE).collect();
+        if due.is_empty() {
+            return;
+        }
+        let view = self.log.view(cx.storage);
+        let (drop, keep): (Vec<BlobId>, Vec<BlobId>) =
+            due.into_iter().partition(|b| view.references(*b) == 0 && !self.log.is_in_tail(*b));
+        for blob in drop.iter().chain(&keep) {
+            self.collector.staged.remove(blob);
+            self.collector.replaced.remove(blob);
+        }
+        if !drop.is_empty() {
+            // Only once what removed the last reference is on the disk.
+            self.when_durable(Output::DropBlobs(drop));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Bully (Garcia-Molina, 1982): who suspects the leader asks every higher rank; no answer means it takes over. And the
+//! handover to a higher rank that came back.
+
+use super::io::Event;
+use super::member::{Cx, Member, Role};
+use super::message::{Message, RoleName};
+use super::types::{Epoch, MS, Micros, NodeId};
+
+/// A node that lacks more records than this of a linked one leaves the election to it.
+const FAR_BEHIND: u64 = 1000;
+/// Between two requests to hand over.
+const ASK_AGAIN: Micros = 1000 * MS;
+
+impl Member {
+    /// Drops a leader that is no longer linked, or that a better one outranks.
+    pub(super) fn watch_leader(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        let Some((leader, _)) = self.leader.filter(|(l, _)| *l != self.me.node) else { return };
+        let rank = self.peers.all.get(&leader).map(|p| p.info.rank);
+        let better =
+            self.peers.all_linked(now).any(|(_, p, said)| said.role == RoleName::Lead && Some(p.info.rank) > rank);
+        if better || !self.peers.linked(leader, now) {
+            self.lose_leader(cx, 200 * MS);
+        }
+    }
+
+    /// Follows nobody, and waits up to `within` before an election of its own.
+    pub(super) fn lose_leader(&mut self, cx: Cx<'_>, within: Micros) {
+        self.leader = None;
+        self.wait_until = cx.mono() + self.jitter(within);
+        self.event(Event::Leaderless);
+    }
+
+    pub(super) fn tick_role(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        match &self.role {
+            Role::Follow => self.tick_follow(cx),
+            Role::Elect { since, answered: false } if now - since >= self.config.answer => self.collect(cx),
+            Role::Elect { answered: false, .. } => {}
+            Role::Elect { .. } => {
+                self.role = Role::Follow;
+                self.wait_until = now + self.config.rpc;
+            }
+            Role::Collect(_) => self.collect_step(cx),
+            Role::Lead(_) => self.tick_lead(cx),
+        }
+    }
+
+    fn tick_follow(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        if let Some((leader, epoch)) = self.leader {
+            return self.ask_for_handover(cx, leader, epoch);
+        }
+        if now < self.wait_until || now < self.hold_until {
+            return;
+        }
+        // A linked leader will collect again to include us.
+        let led =
+            self.peers.all_linked(now).any(|(_, _, said)| matches!(said.role, RoleName::Collect | RoleName::Lead));
+        if led || self.is_behind(now) {
+            return;
+        }
+        let higher: Vec<NodeId> =
+            self.peers.all_linked(now).filter(|(_, p, _)| p.info.rank > self.me.rank).map(|(id, ..)| id).collect();
+        if higher.is_empty() {
+            return self.collect(cx);
+        }
+        self.role = Role::Elect { since: now, answered: false };
+        for peer in higher {
+            self.send(peer, Message::Election);
+        }
+    }
+
+    /// Far behind a linked node that covers all we have: it is the better leader.
+    fn is_behind(&self, now: Micros) -> bool {
+        let logged = &self.log.state.logged;
+        self.peers
+            .all_linked(now)
+            .any(|(_, _, said)| logged.lacks(&said.marks) > FAR_BEHIND && said.marks.covers(logged))
+    }
+
+    /// The highest rank asks a lower leader to hand over once it has caught up with it.
+    fn ask_for_handover(&mut self, cx: Cx<'_>, leader: NodeId, epoch: Epoch) {
+        let now = cx.mono();
+        let Some(peer) = self.peers.all.get(&leader) else { return };
+        let caught_up = peer.said.as_ref().is_some_and(|i| self.log.state.logged.covers(&i.marks));
+        let lower = peer.info.rank < self.me.rank;
+        let highest = !self.peers.all_linked(now).any(|(_, p, _)| p.info.rank > self.me.rank);
+        if lower && highest && caught_up && epoch == self.log.state.promised && now - peer.asked.min(now) > ASK_AGAIN {
+            self.ask(cx, leader);
+        }
+    }
+
+    /// Asks a leader to hand over to us.
+    pub(super) fn ask(&mut self, cx: Cx<'_>, leader: NodeId) {
+        if let Some(peer) = self.peers.all.get_mut(&leader) {
+            peer.asked = cx.mono();
+        }
+        self.send(leader, Message::HandoverAsk);
+    }
+
+    pub(super) fn on_election(&mut self, cx: Cx<'_>, from: NodeId) {
+        let now = cx.mono();
+        let following = matches!(self.role, Role::Follow);
+        // Who follows a live leader leaves the asker alone: that leader will find it, or it has none.
+        if following && (self.leader.is_some() || self.is_behind(now)) {
+            return;
+        }
+        self.send(from, Message::Answer);
+        if following && now >= self.hold_until && self.candidate.is_none() {
+            self.wait_until = self.wait_until.min(now);
+            self.tick_follow(cx);
+        }
+    }
+
+    pub(super) fn on_answer(&mut self) {
+        if let Role::Elect { answered, .. } = &mut self.role {
+            *answered = true;
+        }
+    }
+
+    pub(super) fn on_handover_ask(&mut self, cx: Cx<'_>, from: NodeId) {
+        let now = cx.mono();
+        let better = self.outranks_us(from) && self.peers.linked(from, now);
+        if let Role::Lead(lead) = &mut self.role
+            && lead.serving
+            && better
+            && lead.stopping.is_none()
+        {
+            lead.stopping = Some((from, now + 500 * MS));
+        }
+    }
+
+    /// Stops leading and frees the members, the successor last.
+    pub(super) fn resign(&mut self, cx: Cx<'_>, successor: NodeId) {
+        let Role::Lead(lead) = std::mem::replace(&mut self.role, Role::Follow) else { return };
+        let epoch = self.log.state.promised;
+        let others = lead.members.into_iter().filter(|m| *m != self.me.node && *m != successor);
+        for member in others.chain([successor]).collect::<Vec<_>>() {
+            self.send(member, Message::Release { epoch });
+        }
+        self.lose_leader(cx, 1);
+        self.wait_until = cx.mono() + self.config.rpc;
+        self.hold_until = 0;
+    }
+
+    pub(super) fn on_release(&mut self, cx: Cx<'_>, from: NodeId, epoch: Epoch) {
+        let now = cx.mono();
+        let bound = matches!(self.role, Role::Follow) && now < self.hold_until && self.hold_for != Some(from);
+        if self.hold_for == Some(from) {
+            self.hold_until = 0;
+        }
+        if self.leader == Some((from, epoch)) {
+            self.lose_leader(cx, 1);
+            self.wait_until = now + self.config.rpc;
+        }
+        let lower = !self.outranks_us(from);
+        let Some(peer) = self.peers.all.get_mut(&from) else { return };
+        if let Some(said) = &mut peer.said {
+            said.role = RoleName::Follow;
+        }
+        let asked = peer.asked != 0 && now - peer.asked.min(now) < self.config.rpc;
+        let idle = match &self.role {
+            Role::Follow | Role::Elect { .. } => true,
+            Role::Lead(lead) => lead.serving,
+            Role::Collect(_) => false,
+        };
+        // What was asked for long ago, or while another leader's lease binds us, is ignored.
+        if lower && asked && idle && !bound {
+            self.collect(cx);
+        }
+    }
+}

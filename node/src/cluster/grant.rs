@@ -1,0 +1,268 @@
+//! The leader's answers to fronts: locks with plans, replacements for lost replicas, commits.
+
+use super::decide::{Sight, admit, effects};
+use super::locks::Requested;
+use super::log::COPIES;
+use super::member::{Cx, Member, Role};
+use super::message::{Change, Message, Refusal, Staged};
+use super::record::{Body, PathEntry, Write};
+use super::types::{Epoch, Hlc, NodeId, OpId, Token};
+use crate::path::FtpPath;
+
+/// A front's request to commit.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) op: OpId,
+    pub(super) token: Token,
+    pub(super) change: Change,
+    pub(super) staged: Option<Staged>,
+    pub(super) floor: Hlc,
+}
+
+/// The index with the tail of the log on top, and the locks.
+struct LeaderSight<'a> {
+    member: &'a Member,
+    cx: Cx<'a>,
+    epoch: Epoch,
+}
+
+impl Sight for LeaderSight<'_> {
+    fn entry(&self, path: &FtpPath) -> PathEntry {
+        self.member.log.leader_entry(path, self.epoch, self.cx.storage)
+    }
+    fn has_children(&self, dir: &FtpPath) -> bool {
+        self.member.log.leader_has_children(dir, self.epoch, self.cx.storage)
+    }
+    fn is_busy_below(&self, dir: &FtpPath) -> bool {
+        matches!(&self.member.role, Role::Lead(lead) if lead.locks.held_below(dir))
+    }
+}
+
+impl Member {
+    fn sight<'a>(&'a self, cx: Cx<'a>) -> LeaderSight<'a> {
+        LeaderSight { member: self, cx, epoch: self.log.state.promised }
+    }
+
+    /// Answers a repeat from the outcome table; true when there was something to say.
+    fn answer_repeat(&mut self, cx: Cx<'_>, front: NodeId, op: OpId) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::NoDedupe {
+            return false;
+        }
+        let Some((position, outcome)) = self.log.outcome(op, cx.storage) else { return false };
+        match outcome {
+            // What a leader adopted alone is on one disk: only one that could commit now may answer.
+            Some(outcome) => {
+                let answer = self.lease_ok(cx) && self.enough_members(cx);
+                self.send(front, if answer { Message::Done { op, outcome } } else { Message::NotLeader { op } });
+                if answer && let Role::Lead(lead) = &mut self.role {
+                    lead.locks.release(op);
+                }
+                self.grant_locks(cx);
+            }
+            None => {
+                let Role::Lead(lead) = &mut self.role else { return true };
+                let waiters = lead.waiters.entry(position.seq).or_default();
+                if !waiters.contains(&(front, op)) {
+                    waiters.push((front, op));
+                }
+            }
+        }
+        true
+    }
+
+    pub(super) fn on_lock_request(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, change: Change) {
+        if !self.serves() {
+            return self.send(front, Message::NotLeader { op });
+        }
+        if self.answer_repeat(cx, front, op) {
+            return;
+        }
+        let Role::Lead(lead) = &mut self.role else { return };
+        match lead.locks.request(front, op, change, cx.mono()) {
+            Requested::Queued => self.grant_locks(cx),
+            Requested::Held => self.send_grant(cx, op),
+            Requested::Full => self.send(front, Message::Refused { op, refusal: Refusal::Busy }),
+        }
+    }
+
+    /// Grants what can be granted, with a plan, or refuses it.
+    pub(super) fn grant_locks(&mut self, cx: Cx<'_>) {
+        loop {
+            if !self.serves() {
+                return;
+            }
+            let Role::Lead(lead) = &mut self.role else { return };
+            let granted = lead.locks.grant(cx.mono());
+            if granted.is_empty() {
+                return;
+            }
+            for (op, holder) in granted {
+                // A lock brought over from another epoch keeps its plan and was admitted then.
+                if !holder.replicas.is_empty() {
+                    self.announce_grant(op, holder.token, holder.change);
+                    self.send_grant(cx, op);
+                } else if let Err(refusal) = self.plan(cx, op) {
+                    if let Role::Lead(lead) = &mut self.role {
+                        lead.locks.release(op);
+                    }
+                    self.send(holder.front, Message::Refused { op, refusal });
+                } else {
+                    self.announce_grant(op, holder.token, holder.change);
+                    self.send_grant(cx, op);
+                }
+            }
+        }
+    }
+
+    fn announce_grant(&mut self, op: OpId, token: Token, change: Change) {
+        self.event(super::io::Event::Granted { token, op, change });
+    }
+
+    /// Admits the change and chooses where its bytes go.
+    fn plan(&mut self, cx: Cx<'_>, op: OpId) -> Result<(), Refusal> {
+        let Role::Lead(lead) = &self.role else { return Ok(()) };
+        let Some(holder) = lead.locks.holder(op) else { return Ok(()) };
+        let (front, change) = (holder.front, holder.change.clone());
+        admit(&self.sight(cx), &change)?;
+        if !change.has_bytes() {
+            return Ok(());
+        }
+        let replicas = self.place(cx, front, COPIES, &[]);
+        if replicas.len() < self.config.min_copies {
+            return Err(Refusal::TooFewCopies);
+        }
+        if let Role::Lead(lead) = &mut self.role
+            && let Some(holder) = lead.locks.holder_mut(op)
+        {
+            holder.replicas = replicas;
+        }
+        Ok(())
+    }
+
+    fn send_grant(&mut self, cx: Cx<'_>, op: OpId) {
+        let Role::Lead(lead) = &self.role else { return };
+        let Some(holder) = lead.locks.holder(op) else { return };
+        let hlc = Hlc(self.log.state.hlc.0.max(cx.now.wall));
+        let message = Message::Granted { op, token: holder.token, replicas: holder.replicas.clone(), hlc };
+        self.send(holder.front, message);
+    }
+
+    /// Frees the locks of the dead, tells who waited too long, and grants what became free.
+    pub(super) fn expire_locks(&mut self, cx: Cx<'_>) {
+        let Role::Lead(lead) = &mut self.role else { return };
+        for (front, op) in lead.locks.expire(cx.mono()) {
+            self.send(front, Message::Refused { op, refusal: Refusal::LockWait });
+        }
+        self.grant_locks(cx);
+    }
+
+    pub(super) fn on_renew(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, token: Token) {
+        let renewed = match &mut self.role {
+            Role::Lead(lead) => lead.locks.renew(front, op, token, cx.mono()),
+            _ => return,
+        };
+        if !renewed && self.serves() {
+            self.send(front, Message::Stale { op, token });
+        }
+    }
+
+    pub(super) fn on_unlock(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, token: Option<Token>) {
+        if let Role::Lead(lead) = &mut self.role {
+            lead.locks.unlock(front, op, token);
+            self.grant_locks(cx);
+        }
+    }
+
+    pub(super) fn on_replace(
+        &mut self,
+        cx: Cx<'_>,
+        front: NodeId,
+        op: OpId,
+        token: Token,
+        kept: &[NodeId],
+        lost: &[NodeId],
+    ) {
+        if !self.serves() {
+            return self.send(front, Message::NotLeader { op });
+        }
+        let Role::Lead(lead) = &mut self.role else { return };
+        if lead.locks.check(front, op, token).is_none() {
+            return self.send(front, Message::Stale { op, token });
+        }
+        lead.locks.renew(front, op, token, cx.mono());
+        self.replace(cx, front, op, token, kept, lost);
+    }
+
+    /// Names nodes in place of replicas that are lost, or that are no members any more.
+    fn replace(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, token: Token, kept: &[NodeId], lost: &[NodeId]) {
+        let Role::Lead(lead) = &self.role else { return };
+        let kept: Vec<NodeId> = kept.iter().copied().filter(|n| lead.members.contains(n)).collect();
+        let exclude: Vec<NodeId> = kept.iter().chain(lost).copied().collect();
+        let nodes = self.place(cx, front, COPIES.saturating_sub(kept.len()), &exclude);
+        self.send(front, Message::Replacement { op, token, kept, nodes });
+    }
+
+    pub(super) fn on_commit(&mut self, cx: Cx<'_>, front: NodeId, asked: Asked) {
+        let op = asked.op;
+        if !self.serves() || !self.lease_ok(cx) || !self.enough_members(cx) {
+            return self.send(front, Message::NotLeader { op });
+        }
+        if self.answer_repeat(cx, front, op) {
+            return;
+        }
+        let Role::Lead(lead) = &mut self.role else { return };
+        lead.locks.renew(front, op, asked.token, cx.mono());
+        let holds = lead.locks.check(front, op, asked.token).is_some_and(|h| h.change == asked.change);
+        #[cfg(feature = "planted-bugs")]
+        let holds = holds || self.config.planted == super::planted::Planted::NoFencing;
+        if !holds {
+            return self.send(front, Message::Stale { op, token: asked.token });
+        }
+        if let Some(staged) = &asked.staged
+            && !self.copies_suffice(cx, staged)
+        {
+            return self.replace(cx, front, op, asked.token, &staged.confirmed.clone(), &[]);
+        }
+        match effects(&self.sight(cx), &asked.change, asked.staged.as_ref(), cx.now.wall) {
+            Ok(effects) => self.log_write(cx, front, asked, effects),
+            Err(refusal) => {
+                if let Role::Lead(lead) = &mut self.role {
+                    lead.locks.release(op);
+                }
+                self.send(front, Message::Refused { op, refusal });
+                self.grant_locks(cx);
+            }
+        }
+    }
+
+    /// Whether the bytes are on enough members: three, or as many as could take them.
+    fn copies_suffice(&mut self, cx: Cx<'_>, staged: &Staged) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::CommitWithoutAll {
+            return true;
+        }
+        let Role::Lead(lead) = &self.role else { return false };
+        let confirmed = &staged.confirmed;
+        if !confirmed.iter().all(|n| lead.members.contains(n)) || confirmed.len() < self.config.min_copies {
+            return false;
+        }
+        confirmed.len() >= COPIES || self.place(cx, self.me.node, 1, &confirmed.clone()).is_empty()
+    }
+
+    fn log_write(&mut self, cx: Cx<'_>, front: NodeId, asked: Asked, effects: Vec<super::Effect>) {
+        let Asked { op, token, staged, floor, .. } = asked;
+        let wall = cx.now.wall;
+        let hlc = self.log.next_hlc(wall, floor);
+        #[cfg(feature = "planted-bugs")]
+        let hlc = if self.config.planted == super::planted::Planted::WallClock { Hlc(wall) } else { hlc };
+        let write = Write { op, blob: staged.as_ref().map(Staged::blob), effects };
+        let position = self.append_stamped(cx, Body::Write(write), hlc);
+        let Role::Lead(lead) = &mut self.role else { return };
+        if let Some(holder) = lead.locks.holder_mut(op) {
+            holder.committing = true;
+        }
+        lead.waiters.entry(position.seq).or_default().push((front, op));
+        self.event(super::io::Event::Logged { position, op, token });
+    }
+}

@@ -1,0 +1,396 @@
+//! Leading: the lease, the stream of records to all members, and the commit. A record is committed when its whole durability
+//! set has fsynced it, in order of position, so that one number says what is committed.
+
+use super::io::{Config, Event};
+use super::locks::LockTable;
+use super::marks::Marks;
+use super::member::{Cx, Member, Role};
+use super::message::{Info, Message, RoleName};
+use super::placement::{Candidate, choose};
+use super::record::{Body, Record};
+use super::types::{Epoch, Hlc, MS, Micros, NodeId, OpId, Position};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Own records kept in memory for members that are a little behind.
+const RECENT: usize = 4096;
+/// A member whose watermark stands still for this long while more was sent gets it again.
+const RESEND: Micros = 500 * MS;
+
+/// The leader's state of one epoch.
+#[derive(Debug)]
+pub(super) struct Lead {
+    pub(super) members: Vec<NodeId>,
+    pub(super) since: Micros,
+    /// The first record is committed.
+    pub(super) serving: bool,
+    /// Resigning in favour of this node, at the latest then.
+    pub(super) stopping: Option<(NodeId, Micros)>,
+    pub(super) committed: u64,
+    pub(super) locks: LockTable,
+    /// Who waits for which record.
+    pub(super) waiters: BTreeMap<u64, Vec<(NodeId, OpId)>>,
+    /// When we sent the newest heartbeat that a member echoed naming this epoch.
+    lease: BTreeMap<NodeId, Micros>,
+    /// What each member was sent.
+    sent: BTreeMap<NodeId, Sent>,
+    /// How many of our records each member has on its disk.
+    durable: BTreeMap<NodeId, u64>,
+    received: BTreeMap<NodeId, u64>,
+    /// Our records that are not committed.
+    in_flight: VecDeque<Arc<Record>>,
+    /// Our last records, the oldest first.
+    recent: VecDeque<Arc<Record>>,
+    /// Copies given to a node since its last report.
+    pub(super) given: BTreeMap<NodeId, (u64, u64)>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    marks: Marks,
+    /// What the member had when we last looked, and since when it has not moved.
+    had: u64,
+    since: Micros,
+    /// A full frame is on its way: the next one waits for its acknowledgement.
+    full: bool,
+}
+
+impl Lead {
+    pub(super) fn new(epoch: Epoch, members: Vec<NodeId>, now: Micros, config: &Config) -> Self {
+        Self {
+            members,
+            since: now,
+            serving: false,
+            stopping: None,
+            committed: 0,
+            locks: LockTable::new(epoch, config.lock_lease, config.lock_wait, config.max_waiters),
+            waiters: BTreeMap::new(),
+            lease: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            received: BTreeMap::new(),
+            in_flight: VecDeque::new(),
+            recent: VecDeque::new(),
+            given: BTreeMap::new(),
+        }
+    }
+}
+
+impl Member {
+    /// All members echoed a heartbeat of this epoch that we sent not long ago.
+    pub(super) fn lease_ok(&self, cx: Cx<'_>) -> bool {
+        let Role::Lead(lead) = &self.role else { return false };
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::StaleReads {
+            return true;
+        }
+        let fresh = |m: &NodeId| cx.mono() - lead.lease.get(m).copied().unwrap_or(0).min(cx.mono()) <= self.lease();
+        lead.members.iter().all(|m| *m == self.me.node || fresh(m))
+    }
+
+    /// Serving, with a lease, and not about to stop.
+    pub(super) fn serves(&self) -> bool {
+        matches!(&self.role, Role::Lead(l) if l.serving && l.stopping.is_none())
+    }
+
+    /// Few members: wait for those not yet Down; below `min_copies` not at all.
+    pub(super) fn enough_members(&self, cx: Cx<'_>) -> bool {
+        let Role::Lead(lead) = &self.role else { return false };
+        let alive = 1 + self.peers.not_down(cx.mono());
+        lead.members.len() >= alive.min(3) && lead.members.len() >= self.config.min_copies
+    }
+
+    pub(super) fn tick_lead(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        let Role::Lead(lead) = &self.role else { return };
+        if let Some((successor, until)) = lead.stopping
+            && (lead.in_flight.is_empty() || now >= until)
+        {
+            return self.resign(cx, successor);
+        }
+        if !lead.serving {
+            if now - lead.since > self.config.collect {
+                self.collect(cx);
+            }
+            return;
+        }
+        self.expire_locks(cx);
+        if now >= self.calm_until && self.members_changed(now) {
+            return self.collect(cx);
+        }
+        // A lower leader linked both ways hands over to us.
+        let lower = self.peers.all_linked(now).filter(|(_, p, said)| {
+            said.role == RoleName::Lead && p.info.rank < self.me.rank && now - p.asked.min(now) > 500 * MS
+        });
+        for leader in lower.map(|(id, ..)| id).collect::<Vec<_>>() {
+            self.ask(cx, leader);
+        }
+    }
+
+    /// A member is lost or sworn to somebody else, or a linked node wants to join.
+    fn members_changed(&self, now: Micros) -> bool {
+        let Role::Lead(lead) = &self.role else { return false };
+        let mut members = lead.members.iter().filter(|m| **m != self.me.node);
+        let gone = |m: &NodeId| {
+            let sworn = |i: &Info| i.promised > self.log.state.promised && !i.held;
+            !self.peers.linked(*m, now) || self.peers.said(*m).is_some_and(sworn)
+        };
+        members.any(gone)
+            || self.peers.all_linked(now).any(|(id, _, said)| !lead.members.contains(&id) && self.is_joiner(said))
+    }
+
+    /// What a heartbeat says to a leader.
+    pub(super) fn lead_heartbeat(&mut self, from: NodeId, info: &Info, echo: Micros) {
+        let (me, promised) = (self.me.node, self.log.state.promised);
+        let Role::Lead(lead) = &mut self.role else { return };
+        if let Some(given) = lead.given.get_mut(&from).filter(|g| g.1 != info.disk.used) {
+            *given = (0, info.disk.used);
+        }
+        if !lead.members.contains(&from) {
+            return;
+        }
+        if info.leader == Some((me, promised)) {
+            let at = lead.lease.entry(from).or_insert(0);
+            *at = (*at).max(echo);
+        } else if info.promised == promised && lead.serving && info.role == RoleName::Follow && info.leader.is_none() {
+            // It restarted, or missed it.
+            let members = lead.members.clone();
+            self.send(from, Message::Coordinator { epoch: promised, members });
+        }
+    }
+
+    /// Logs a record of our own epoch; the next `settle` streams it while our disk is still at it.
+    pub(super) fn append(&mut self, cx: Cx<'_>, body: Body) -> Position {
+        let hlc = self.log.next_hlc(cx.now.wall, Hlc(0));
+        self.append_stamped(cx, body, hlc)
+    }
+
+    pub(super) fn append_stamped(&mut self, cx: Cx<'_>, body: Body, hlc: Hlc) -> Position {
+        let epoch = self.log.state.promised;
+        let position = Position { epoch, seq: self.log.state.logged.count(epoch) };
+        let durability = self.durability_set(cx, &body);
+        let record = Arc::new(Record { position, hlc, durability, body });
+        let fits = self.log.add(&record);
+        debug_assert!(fits, "a leader's own record follows its last");
+        self.log.pending.need_durable();
+        if let Role::Lead(lead) = &mut self.role {
+            lead.in_flight.push_back(record.clone());
+            lead.recent.push_back(record);
+            if lead.recent.len() > RECENT {
+                lead.recent.pop_front();
+            }
+        }
+        position
+    }
+
+    /// The leader, all replicas of the bytes, and who lacks least up to min(3, members).
+    fn durability_set(&self, cx: Cx<'_>, body: &Body) -> Vec<NodeId> {
+        let Role::Lead(lead) = &self.role else { return vec![self.me.node] };
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::LeaderAloneCommits {
+            return vec![self.me.node];
+        }
+        let mut set = vec![self.me.node];
+        if let Body::Write(write) = body {
+            set.extend(write.replicas());
+        }
+        let lag = |m: &NodeId| self.peers.said(*m).map_or(u64::MAX, |i| i.marks.lacks(&self.log.state.logged));
+        let mut others: Vec<NodeId> = lead.members.iter().copied().filter(|m| *m != self.me.node).collect();
+        others.sort_by_key(|m| (!self.peers.linked(*m, cx.mono()), lag(m) / 64, *m));
+        for other in others {
+            if set.len() < lead.members.len().min(3) && !set.contains(&other) {
+                set.push(other);
+            }
+        }
+        set.sort();
+        set.dedup();
+        set
+    }
+
+    /// Sends every member what it lacks, one frame at a time.
+    pub(super) fn stream(&mut self, cx: Cx<'_>) {
+        let (now, epoch) = (cx.mono(), self.log.state.promised);
+        let Role::Lead(lead) = &mut self.role else { return };
+        let logged = &self.log.state.logged;
+        let (own, limit) = (logged.count(epoch), self.config.records_per_frame);
+        let mut mail = vec![];
+        for member in lead.members.iter().filter(|m| **m != self.me.node) {
+            let Some(said) = self.peers.said(*member) else { continue };
+            let has = said.marks.count(epoch).max(lead.received.get(member).copied().unwrap_or(0));
+            let fresh = || Sent { marks: said.marks.clone(), had: has, since: now, full: false };
+            let sent = lead.sent.entry(*member).or_insert_with(fresh);
+            let total = |marks: &Marks| marks.iter().map(|(_, n)| n).sum::<u64>();
+            let has = has + total(&said.marks);
+            if has != sent.had || said.marks.covers(&sent.marks) {
+                (sent.had, sent.since) = (has, now);
+            } else if now - sent.since > RESEND {
+                *sent = Sent { had: has, ..fresh() };
+            }
+            let behind = !sent.marks.covers(logged) && !sent.full;
+            if !behind {
+                continue;
+            }
+            let from = sent.marks.count(epoch);
+            let recent = lead.recent.front().is_some_and(|r| r.position.seq <= from);
+            let records: Vec<Arc<Record>> = if recent && sent.marks.lacks(logged) == own - from {
+                let skip = lead.recent.front().map_or(0, |r| from - r.position.seq);
+                lead.recent.iter().skip(skip as usize).take(limit).cloned().collect()
+            } else {
+                self.log.view(cx.storage).records_beyond(&sent.marks, limit)
+            };
+            sent.full = records.len() == limit;
+            for record in &records {
+                sent.marks.raise(record.epoch(), record.position.seq + 1);
+            }
+            mail.push((*member, Message::Append { epoch, records, committed: lead.committed }));
+        }
+        for (member, message) in mail {
+            self.send(member, message);
+        }
+    }
+
+    /// The link to a member broke: what was sent may be lost.
+    pub(super) fn forget_sent(&mut self, node: NodeId) {
+        if let Role::Lead(lead) = &mut self.role {
+            lead.sent.remove(&node);
+        }
+    }
+
+    pub(super) fn on_append(
+        &mut self,
+        cx: Cx<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        records: &[Arc<Record>],
+        committed: u64,
+    ) {
+        let ours = self.candidate == Some(from) || self.leader == Some((from, epoch));
+        let bound = matches!(self.role, Role::Lead(_) | Role::Collect(_));
+        #[cfg(feature = "planted-bugs")]
+        let lax = self.config.planted == super::planted::Planted::NoPromise;
+        #[cfg(not(feature = "planted-bugs"))]
+        let lax = false;
+        if (epoch != self.log.state.promised && !lax) || (bound && !ours) {
+            return;
+        }
+        let me = self.me.node;
+        if records.iter().any(|r| r.durability.contains(&me)) {
+            // Somebody waits for our fsync; the others get theirs with the next batch that needs one.
+            self.take_records(cx, records, &Marks::of(epoch, committed));
+            self.log.pending.need_durable();
+        } else {
+            self.take_records(cx, records, &Marks::of(epoch, committed));
+        }
+        if lax && epoch != self.log.state.promised {
+            let received = self.log.state.logged.count(epoch);
+            return self.send_durable(from, Message::Ack { epoch, received, durable: received });
+        }
+        if records.len() >= self.config.records_per_frame {
+            self.acknowledge(true); // the next frame waits for it
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, from: NodeId, epoch: Epoch, received: u64, durable: u64) {
+        if epoch != self.log.state.promised {
+            return;
+        }
+        if let Role::Lead(lead) = &mut self.role {
+            let mark = lead.durable.entry(from).or_insert(0);
+            *mark = (*mark).max(durable);
+            let mark = lead.received.entry(from).or_insert(0);
+            *mark = (*mark).max(received);
+            if let Some(sent) = lead.sent.get_mut(&from) {
+                sent.full = false;
+            }
+        }
+    }
+
+    /// Commits what the durability sets have on their disks.
+    pub(super) fn advance(&mut self, cx: Cx<'_>) {
+        let lease = self.lease_ok(cx);
+        let (me, epoch) = (self.me.node, self.log.state.promised);
+        let own = self.own_durable();
+        let Role::Lead(lead) = &mut self.role else { return };
+        let before = lead.committed;
+        let mut answers = vec![];
+        while let Some(record) = lead.in_flight.front() {
+            let seq = record.position.seq;
+            let durable = |m: &NodeId| if *m == me { own } else { lead.durable.get(m).copied().unwrap_or(0) };
+            let allowed = seq == 0 || (lease && lead.serving);
+            if !allowed || !record.durability.iter().all(|m| durable(m) > seq) {
+                break;
+            }
+            let outcome = record.outcome();
+            answers.extend(lead.waiters.remove(&seq).unwrap_or_default().into_iter().map(|w| (w, outcome)));
+            if let Some(write) = record.write() {
+                lead.locks.release(write.op);
+            }
+            lead.committed += 1;
+            lead.in_flight.pop_front();
+        }
+        let committed = lead.committed;
+        if committed == before {
+            return;
+        }
+        let starts = !lead.serving;
+        lead.serving = true;
+        let members = lead.members.clone();
+        self.learn_committed(cx, epoch, committed);
+        self.event(Event::Committed { epoch, count: committed });
+        if starts {
+            self.start_serving(cx, epoch, members);
+        }
+        for ((front, op), outcome) in answers {
+            self.send(front, Message::Done { op, outcome });
+        }
+        self.grant_locks(cx);
+    }
+
+    /// How many of our own records are on our own disk.
+    fn own_durable(&self) -> u64 {
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::AckBeforePersist {
+            return self.log.state.logged.count(self.log.state.promised);
+        }
+        self.durable
+    }
+
+    fn start_serving(&mut self, cx: Cx<'_>, epoch: Epoch, members: Vec<NodeId>) {
+        let me = self.me.node;
+        self.event(Event::Serving { epoch });
+        self.event(Event::Follows { leader: me, epoch });
+        self.leader = Some((me, epoch));
+        for member in members.iter().filter(|m| **m != me) {
+            self.send(*member, Message::Coordinator { epoch, members: members.clone() });
+        }
+        self.last_heartbeat_now();
+        self.fronts_see_leader(cx);
+        self.reads.ask_again();
+    }
+
+    /// Where the copies of a new blob go.
+    pub(super) fn place(&mut self, cx: Cx<'_>, near: NodeId, count: usize, exclude: &[NodeId]) -> Vec<NodeId> {
+        let now = cx.mono();
+        let Role::Lead(lead) = &self.role else { return vec![] };
+        let fit = |m: &NodeId| -> Option<Candidate> {
+            let mine = *m == self.me.node;
+            let disk = if mine { self.disk } else { self.peers.disk(*m) };
+            let zone = if mine { Some(&self.me.zone) } else { self.peers.all.get(m).map(|p| &p.info.zone) };
+            let behind = self.peers.said(*m).map_or(0, |i| i.marks.lacks(&self.log.state.logged));
+            let live = mine || (self.peers.linked(*m, now) && behind < 10_000);
+            let ok = live && disk.healthy && disk.free > self.config.disk_reserve && !exclude.contains(m);
+            let given = lead.given.get(m).map_or(0, |g| g.0);
+            ok.then(|| Candidate { node: *m, zone: zone.cloned().unwrap_or_default(), used: disk.used, given })
+        };
+        let candidates: Vec<Candidate> = lead.members.iter().filter_map(fit).collect();
+        let chosen = choose(candidates, Some(near), count);
+        let used: Vec<u64> = chosen.iter().map(|n| self.peers.disk(*n).used).collect();
+        if let Role::Lead(lead) = &mut self.role {
+            for (node, used) in chosen.iter().zip(used) {
+                let given = lead.given.entry(*node).or_insert((0, used));
+                given.0 += 1;
+            }
+        }
+        chosen
+    }
+}

@@ -1,0 +1,388 @@
+//! The log of one member and its folding into the index. The tail (logged, not known to be committed) stays in memory; what
+//! is committed is applied once, in the order of arrival, which is causal.
+
+use super::marks::Marks;
+use super::pending::{Pending, View};
+use super::record::{Body, Cover, Effect, Head, Location, Outcome, PathEntry, Record, Version, Write};
+use super::storage::{MemberState, Storage};
+use super::types::{BlobId, Epoch, Hlc, Micros, NodeId, OpId, Position, Stamp};
+use crate::path::FtpPath;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Every file lives on this many nodes (specification 6.1).
+pub(super) const COPIES: usize = 3;
+
+/// The log and what it amounts to.
+#[derive(Debug)]
+pub(super) struct Log {
+    /// What survives a crash.
+    pub(super) state: MemberState,
+    /// The batch being built.
+    pub(super) pending: Pending,
+    /// Logged, not applied, in order of arrival.
+    tail: VecDeque<Arc<Record>>,
+    /// How many records of the tail touch a path.
+    touched: BTreeMap<FtpPath, usize>,
+    /// Positions and paths of heads that no epoch has confirmed.
+    unconfirmed: BTreeMap<Position, BTreeSet<FtpPath>>,
+    /// Outcomes in the order in which they are to be forgotten.
+    outcomes: VecDeque<(Micros, OpId)>,
+    /// Blobs whose last reference went, for the collector.
+    pub(super) unreferenced: Vec<BlobId>,
+    /// Blobs that came to be in the log, for the collector.
+    pub(super) logged_blobs: Vec<BlobId>,
+    /// A planted mistake in the fold.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) planted: super::planted::Planted,
+}
+
+impl Log {
+    pub(super) fn new(state: MemberState, tail: Vec<Arc<Record>>, outcomes: Vec<OpId>, now: Micros) -> Self {
+        let mut log = Self {
+            state,
+            pending: Pending::default(),
+            tail: VecDeque::new(),
+            touched: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
+            outcomes: outcomes.into_iter().map(|op| (now, op)).collect(),
+            unreferenced: vec![],
+            logged_blobs: vec![],
+            #[cfg(feature = "planted-bugs")]
+            planted: super::planted::Planted::default(),
+        };
+        for record in tail {
+            log.push_tail(record);
+        }
+        log
+    }
+
+    /// Remembers the unconfirmed heads of a path that the store named at the start.
+    pub(super) fn restore_unconfirmed(&mut self, path: &FtpPath, storage: &dyn Storage) {
+        for head in storage.entry(path).iter().flat_map(|e| &e.heads).filter(|h| !h.confirmed) {
+            self.unconfirmed.entry(head.position).or_default().insert(path.clone());
+        }
+    }
+
+    pub(super) fn view<'a>(&'a self, storage: &'a dyn Storage) -> View<'a> {
+        View { pending: &self.pending, storage }
+    }
+
+    /// Takes one record. False when it would leave a hole: whoever sent it sends it again.
+    pub(super) fn add(&mut self, record: &Arc<Record>) -> bool {
+        let (epoch, seq) = (record.position.epoch, record.position.seq);
+        let have = self.state.logged.count(epoch);
+        if seq != have {
+            return seq < have;
+        }
+        if let Body::Cover(cover) = &record.body
+            && !self.state.logged.covers(&cover.marks)
+        {
+            return false;
+        }
+        self.state.logged.raise(epoch, have + 1);
+        self.state.hlc = self.state.hlc.max(record.hlc);
+        self.pending.record(record.clone());
+        self.logged_blobs.extend(record.write().and_then(|w| w.blob));
+        if let Body::Cover(cover) = &record.body {
+            let known: BTreeSet<NodeId> = self.state.known.iter().chain(&cover.members).copied().collect();
+            self.state.known = known.into_iter().collect();
+        }
+        self.push_tail(record.clone());
+        true
+    }
+
+    fn push_tail(&mut self, record: Arc<Record>) {
+        for effect in record.write().iter().flat_map(|w| &w.effects) {
+            *self.touched.entry(effect.path.clone()).or_insert(0) += 1;
+        }
+        self.tail.push_back(record);
+    }
+
+    /// Notes how far an epoch's own leader has committed.
+    pub(super) fn raise_committed(&mut self, epoch: Epoch, count: u64, storage: &dyn Storage) {
+        if !self.state.committed.raise(epoch, count) {
+            return;
+        }
+        self.pending.touch_state();
+        // A confirmation made by the epoch itself beats a void made elsewhere.
+        let from = Position { epoch, seq: 0 };
+        let beaten: Vec<Position> =
+            self.unconfirmed.range(from..Position { epoch, seq: count }).map(|(p, _)| *p).collect();
+        for position in beaten {
+            self.confirm(position, storage);
+        }
+    }
+
+    /// Everything that `count` records of `epoch` stand on, and themselves, as far as it is not applied.
+    fn closure(&self, epoch: Epoch, count: u64, into: &mut Marks) {
+        let count = count.min(self.state.logged.count(epoch));
+        for record in self.tail.iter().filter(|r| r.epoch() == epoch && r.position.seq < count) {
+            if let Body::Cover(cover) = &record.body {
+                into.join(&cover.marks);
+            }
+        }
+        into.raise(epoch, count);
+    }
+
+    /// What is known to be committed.
+    fn scope(&self) -> Marks {
+        let mut scope = self.state.applied.clone();
+        for (epoch, count) in self.state.committed.iter() {
+            if count.min(self.state.logged.count(epoch)) > self.state.applied.count(epoch) {
+                self.closure(epoch, count, &mut scope);
+            }
+        }
+        scope
+    }
+
+    /// Applies what is known to be committed; true when there was something.
+    pub(super) fn apply_committed(&mut self, now: Micros, storage: &dyn Storage) -> bool {
+        if self.tail.is_empty() {
+            return false;
+        }
+        let scope = self.scope();
+        if self.state.applied.covers(&scope) {
+            return false;
+        }
+        let mut rest = VecDeque::new();
+        while let Some(record) = self.tail.pop_front() {
+            if scope.has(record.position) {
+                self.apply(now, &record, storage);
+            } else {
+                rest.push_back(record);
+            }
+        }
+        self.tail = rest;
+        true
+    }
+
+    fn apply(&mut self, now: Micros, record: &Record, storage: &dyn Storage) {
+        match &record.body {
+            Body::Write(write) => {
+                let confirmed = self.state.committed.has(record.position);
+                for effect in &write.effects {
+                    if let Some(count) = self.touched.get_mut(&effect.path) {
+                        *count -= 1;
+                        if *count == 0 {
+                            self.touched.remove(&effect.path);
+                        }
+                    }
+                    self.apply_effect(record, write, effect, confirmed, storage);
+                }
+                if confirmed || self.view(storage).outcome(write.op).is_none() {
+                    self.pending.outcome(write.op, Some(record.outcome()));
+                    self.outcomes.push_back((now, write.op));
+                }
+            }
+            Body::Cover(cover) => self.apply_cover(cover, storage),
+        }
+        let position = record.position;
+        self.state.applied.raise(position.epoch, position.seq + 1);
+        self.pending.touch_state();
+    }
+
+    fn apply_effect(
+        &mut self,
+        record: &Record,
+        write: &Write,
+        effect: &Effect,
+        confirmed: bool,
+        storage: &dyn Storage,
+    ) {
+        let before = self.view(storage).entry(&effect.path).unwrap_or_default();
+        let mut after = before.clone();
+        let (gone, kept) =
+            std::mem::take(&mut after.heads).into_iter().partition(|h| effect.over.contains(&h.position));
+        after.heads = kept;
+        let gone: Vec<Head> = gone;
+        for head in gone.iter().filter(|h| !h.confirmed) {
+            self.forget_unconfirmed(head.position, &effect.path);
+        }
+        if !confirmed {
+            self.unconfirmed.entry(record.position).or_default().insert(effect.path.clone());
+        }
+        after.heads.push(head_of(record, write, effect, confirmed));
+        sort(&mut after);
+        #[cfg(feature = "planted-bugs")]
+        if self.planted == super::planted::Planted::DropLosers {
+            after.heads.truncate(1);
+        }
+        self.count_references(&effect.what, &gone, storage);
+        self.put(&effect.path, &before, after);
+    }
+
+    fn count_references(&mut self, new: &Version, gone: &[Head], storage: &dyn Storage) {
+        let added = blobs(new).map(|b| (b, 1));
+        let removed = gone.iter().flat_map(|h| blobs(&h.what)).map(|b| (b, -1));
+        for (blob, by) in added.chain(removed).collect::<Vec<(BlobId, i64)>>() {
+            let count = self.view(storage).references(blob).saturating_add_signed(by);
+            self.pending.references(blob, count);
+            if count == 0 {
+                self.unreferenced.push(blob);
+            }
+        }
+    }
+
+    fn apply_cover(&mut self, cover: &Cover, storage: &dyn Storage) {
+        let confirmed: Vec<Position> =
+            self.unconfirmed.keys().copied().filter(|p| cover.marks.has(*p) && !cover.voids.contains(p)).collect();
+        for position in confirmed {
+            self.confirm(position, storage);
+        }
+    }
+
+    fn confirm(&mut self, position: Position, storage: &dyn Storage) {
+        for path in self.unconfirmed.remove(&position).unwrap_or_default() {
+            let before = self.view(storage).entry(&path).unwrap_or_default();
+            let mut after = before.clone();
+            for head in after.heads.iter_mut().filter(|h| h.position == position) {
+                head.confirmed = true;
+            }
+            self.put(&path, &before, after);
+        }
+    }
+
+    fn forget_unconfirmed(&mut self, position: Position, path: &FtpPath) {
+        if let Some(paths) = self.unconfirmed.get_mut(&position) {
+            paths.remove(path);
+            if paths.is_empty() {
+                self.unconfirmed.remove(&position);
+            }
+        }
+    }
+
+    fn put(&mut self, path: &FtpPath, before: &PathEntry, after: PathEntry) {
+        self.count_copies(before, -1);
+        self.count_copies(&after, 1);
+        self.pending.entry(path.clone(), Some(after));
+    }
+
+    /// Keeps the figures of visible files: how many, how many copies on which node, how many copies short of three.
+    fn count_copies(&mut self, entry: &PathEntry, by: i64) {
+        let Some(head) = entry.visible().filter(|h| matches!(h.what, Version::File(_))) else { return };
+        let state = &mut self.state;
+        state.files = state.files.saturating_add_signed(by);
+        let short = COPIES.saturating_sub(head.location.nodes.len()) as i64;
+        state.shortfall = state.shortfall.saturating_add_signed(by * short);
+        for node in &head.location.nodes {
+            let count = state.copies.entry(*node).or_insert(0);
+            *count = count.saturating_add_signed(by);
+        }
+    }
+
+    /// The heads of a path as the leader must see them: all that is logged counts, committed or not.
+    pub(super) fn leader_entry(&self, path: &FtpPath, epoch: Epoch, storage: &dyn Storage) -> PathEntry {
+        let mut entry = self.view(storage).entry(path).unwrap_or_default();
+        if !self.touched.contains_key(path) && entry.heads.iter().all(|h| h.confirmed) {
+            return entry;
+        }
+        for record in &self.tail {
+            match &record.body {
+                Body::Write(write) => {
+                    for effect in write.effects.iter().filter(|e| e.path == *path) {
+                        entry.heads.retain(|h| !effect.over.contains(&h.position));
+                        let confirmed = record.epoch() == epoch || self.state.committed.has(record.position);
+                        entry.heads.push(head_of(record, write, effect, confirmed));
+                    }
+                }
+                Body::Cover(cover) => {
+                    for head in entry.heads.iter_mut() {
+                        head.confirmed |= cover.marks.has(head.position) && !cover.voids.contains(&head.position);
+                    }
+                }
+            }
+        }
+        sort(&mut entry);
+        entry
+    }
+
+    /// Whether anything visible lies below `dir`, committed or not.
+    pub(super) fn leader_has_children(&self, dir: &FtpPath, epoch: Epoch, storage: &dyn Storage) -> bool {
+        let touched = self.touched.keys().filter(|p| *p != dir && p.is_within(dir));
+        let coming = touched.into_iter().any(|p| self.leader_entry(p, epoch, storage).visible().is_some());
+        coming || self.view(storage).has_children(dir)
+    }
+
+    /// Whether a record that is not applied yet refers to a blob.
+    pub(super) fn is_in_tail(&self, blob: BlobId) -> bool {
+        let of = |w: &Write| w.blob == Some(blob) || w.effects.iter().any(|e| blobs(&e.what).any(|b| b == blob));
+        self.tail.iter().filter_map(|r| r.write()).any(of)
+    }
+
+    /// What an operation came to: where it is logged and whether that is committed. Of several copies a committed one counts.
+    pub(super) fn outcome(&self, op: OpId, storage: &dyn Storage) -> Option<(Position, Option<Outcome>)> {
+        if let Some(outcome) = self.view(storage).outcome(op) {
+            return Some((outcome.position, Some(outcome)));
+        }
+        let logged = self.tail.iter().rev().find(|r| r.write().is_some_and(|w| w.op == op));
+        logged.map(|r| (r.position, None))
+    }
+
+    /// All that is logged becomes part of a new epoch, or of a merge record in the running one. The tail, which no epoch has
+    /// confirmed, is adopted, save copies of operations that have an outcome.
+    pub(super) fn cover(&self, promised: Epoch, members: Vec<NodeId>, storage: &dyn Storage) -> Cover {
+        let mut marks = self.state.logged.clone();
+        marks.remove(promised);
+        let mut voids: Vec<Position> = self.unconfirmed.keys().copied().collect();
+        let foreign: Vec<&Arc<Record>> = self.tail.iter().filter(|r| r.epoch() != promised).collect();
+        let tail: Vec<(Position, &Write)> = foreign.iter().filter_map(|r| r.write().map(|w| (r.position, w))).collect();
+        let mut replaced: BTreeSet<Position> = BTreeSet::new();
+        let mut copies: BTreeMap<OpId, Vec<Position>> = BTreeMap::new();
+        for (position, write) in &tail {
+            replaced.extend(write.effects.iter().flat_map(|e| &e.over));
+            copies.entry(write.op).or_default().push(*position);
+        }
+        for (op, positions) in copies {
+            // Of several copies in one tail the one replaced there counts, else the last; none does where an outcome is known.
+            let own = self.tail.iter().any(|r| r.epoch() == promised && r.write().is_some_and(|w| w.op == op));
+            let known = own || self.view(storage).outcome(op).is_some();
+            let best = positions.iter().copied().max_by_key(|p| (replaced.contains(p), *p));
+            voids.extend(positions.into_iter().filter(|p| known || Some(*p) != best));
+        }
+        voids.retain(|p| !self.state.committed.has(*p));
+        Cover { marks, voids, members }
+    }
+
+    /// A clock greater than all that was seen, not below the wall clock nor `floor`.
+    pub(super) fn next_hlc(&mut self, wall: Micros, floor: Hlc) -> Hlc {
+        self.state.hlc = Hlc(wall.max(self.state.hlc.0 + 1).max(floor.0));
+        self.state.hlc
+    }
+
+    /// Forgets outcomes that are older than `retention`.
+    pub(super) fn expire_outcomes(&mut self, now: Micros, retention: Micros, storage: &dyn Storage) {
+        for _ in 0..256 {
+            let Some((since, op)) = self.outcomes.front().copied() else { return };
+            if now.saturating_sub(since) <= retention {
+                return;
+            }
+            self.outcomes.pop_front();
+            if self.view(storage).outcome(op).is_some() {
+                self.pending.outcome(op, None);
+            }
+        }
+    }
+}
+
+fn head_of(record: &Record, write: &Write, effect: &Effect, confirmed: bool) -> Head {
+    let nodes = if let Version::File(file) = &effect.what { file.replicas.clone() } else { vec![] };
+    let stamp = Stamp { hlc: record.hlc, position: record.position };
+    Head {
+        position: record.position,
+        hlc: record.hlc,
+        op: write.op,
+        confirmed,
+        what: effect.what.clone(),
+        location: Location { stamp, nodes },
+    }
+}
+
+fn sort(entry: &mut PathEntry) {
+    entry.heads.sort_by_key(|h| std::cmp::Reverse(h.stamp()));
+}
+
+fn blobs(version: &Version) -> impl Iterator<Item = BlobId> + '_ {
+    let file = if let Version::File(file) = version { Some(file) } else { None };
+    file.into_iter().flat_map(|f| f.extents.iter().map(|e| e.blob))
+}

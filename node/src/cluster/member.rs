@@ -1,0 +1,455 @@
+//! One node's part in the cluster protocol: takes inputs, keeps the state, hands out what is to be done. The parts are in
+//! `election`, `collect`, `lead`, `grant`, `front`, `read` and `collector`; `../../../ARCHITECTURE.md` tells their story.
+
+use super::collector::Collector;
+use super::front::Front;
+use super::io::{Config, Event, Input, MemberStatus, Output, Status};
+use super::lead::Lead;
+use super::log::Log;
+use super::message::{DiskReport, HeldLock, Info, Message, RoleName};
+use super::peers::Peers;
+use super::read::Reads;
+use super::storage::{Batch, Restored, Storage};
+use super::types::{Epoch, MS, Micros, NodeId, Now, OpId, PeerInfo};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Both clocks and the disk, as they are while one input is handled.
+#[derive(Clone, Copy)]
+pub(super) struct Cx<'a> {
+    pub(super) now: Now,
+    pub(super) storage: &'a dyn Storage,
+}
+
+impl Cx<'_> {
+    pub(super) fn mono(&self) -> Micros {
+        self.now.mono
+    }
+}
+
+/// What a member is doing.
+#[derive(Debug)]
+pub(super) enum Role {
+    Follow,
+    Elect { since: Micros, answered: bool },
+    Collect(Box<Collect>),
+    Lead(Box<Lead>),
+}
+
+/// A winner that asks for promises.
+#[derive(Debug)]
+pub(super) struct Collect {
+    /// Who has not answered yet.
+    pub(super) asked: BTreeSet<NodeId>,
+    /// Who promised, and what each has.
+    pub(super) promised: BTreeMap<NodeId, super::Marks>,
+    pub(super) until: Micros,
+    /// However much there is to pull, not longer than this.
+    pub(super) at_most_until: Micros,
+    pub(super) locks: Vec<(NodeId, HeldLock)>,
+    /// The promise to ourselves is on the disk.
+    pub(super) durable_at: u64,
+}
+
+/// An output that waits for a batch.
+#[derive(Debug)]
+struct Kept {
+    batch: u64,
+    output: Output,
+}
+
+/// One node's part in the cluster protocol.
+#[derive(Debug)]
+pub struct Member {
+    pub(super) config: Config,
+    pub(super) me: PeerInfo,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) log: Log,
+    pub(super) peers: Peers,
+    pub(super) role: Role,
+    /// Whom we follow, ourselves included once we serve.
+    pub(super) leader: Option<(NodeId, Epoch)>,
+    /// To whom we promised, until its Coordinator comes.
+    pub(super) candidate: Option<NodeId>,
+    /// The lease we gave: until then no other epoch, except for this node.
+    pub(super) hold_for: Option<NodeId>,
+    pub(super) hold_until: Micros,
+    /// No election of our own before.
+    pub(super) wait_until: Micros,
+    /// No new collect before: epochs change once a second at most.
+    pub(super) calm_until: Micros,
+    /// The greatest epoch counter seen.
+    pub(super) top: u64,
+    pub(super) fronts: BTreeMap<OpId, Front>,
+    pub(super) reads: Reads,
+    pub(super) collector: Collector,
+    pub(super) disk: DiskReport,
+    /// How many records of the promised epoch were logged up to which batch.
+    logged_at: VecDeque<(u64, u64)>,
+    /// How many records of the promised epoch are on the disk.
+    pub(super) durable: u64,
+    /// What we last acknowledged as durable.
+    acknowledged: u64,
+    last_tick: Micros,
+    last_heartbeat: Micros,
+    last_sync: Micros,
+    kept: VecDeque<Kept>,
+    pub(super) out: Vec<Output>,
+}
+
+impl Member {
+    /// A member as its disk left it. `seed` feeds the jitter and the nonces of its epochs, and must differ between starts.
+    pub fn new(now: Now, config: Config, me: PeerInfo, restored: Restored, storage: &dyn Storage, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mono = now.mono;
+        let mut log = Log::new(restored.state, restored.tail, restored.outcomes, mono);
+        #[cfg(feature = "planted-bugs")]
+        {
+            log.planted = config.planted;
+            if config.planted == super::planted::Planted::EpochNotPersisted {
+                log.state.promised = Epoch::default();
+            }
+        }
+        for path in &restored.unconfirmed {
+            log.restore_unconfirmed(path, storage);
+        }
+        let durable = log.state.logged.count(log.state.promised);
+        let wait = 300 * MS + rng.next_u64() % (300 * MS);
+        Self {
+            peers: Peers::new(restored.met, me.node, mono, config.suspect, config.down),
+            collector: Collector::new(restored.unreferenced, mono),
+            role: Role::Follow,
+            leader: None,
+            candidate: None,
+            hold_for: None,
+            // It may have echoed a heartbeat just before it stopped.
+            hold_until: mono + config.suspect,
+            wait_until: mono + wait,
+            calm_until: 0,
+            top: log.state.promised.0,
+            fronts: BTreeMap::new(),
+            reads: Reads::default(),
+            disk: DiskReport::default(),
+            logged_at: VecDeque::new(),
+            durable,
+            acknowledged: 0,
+            last_tick: mono,
+            last_heartbeat: 0,
+            last_sync: mono,
+            kept: VecDeque::new(),
+            out: vec![],
+            config,
+            me,
+            rng,
+            log,
+        }
+    }
+
+    /// Takes one input. What it wants done is then in [`Self::take_outputs`] and [`Self::take_batch`].
+    pub fn handle(&mut self, now: Now, input: Input, storage: &dyn Storage) {
+        let cx = Cx { now, storage };
+        match input {
+            Input::Tick => self.tick(cx),
+            Input::LinkUp(info) => self.link_up(cx, info),
+            Input::LinkDown(node) => self.forget_sent(node),
+            Input::PortRefused(node) => self.peers.port_refused(node),
+            Input::Received { from, message } => self.receive(cx, from, message),
+            Input::Persisted { batch } => self.persisted(cx, batch),
+            Input::Disk(report) => self.disk = report,
+            Input::Submit { op, change, patience } => self.submit(cx, op, change, patience),
+            Input::Staged { op, staged } => self.front_staged(cx, op, staged),
+            Input::Progress { op, bytes } => self.front_progress(op, bytes),
+            Input::ReplicaLost { op, kept, lost } => self.front_replica_lost(cx, op, kept, lost),
+            Input::Cancel { op } => self.front_cancel(op),
+            Input::Read { id } => self.reads.wait(id, cx.mono()),
+            Input::BlobStaged(blob) | Input::BlobKept(blob) => self.collector.keep(blob, cx.mono()),
+        }
+    }
+
+    /// To be called once everything queued was handled: appends, acknowledgements and answers that one round of inputs
+    /// caused are gathered here (this is the group commit).
+    pub fn settle(&mut self, now: Now, storage: &dyn Storage) {
+        let cx = Cx { now, storage };
+        self.advance(cx);
+        self.stream(cx);
+        self.tick_reads(cx);
+        self.note_blobs(cx);
+    }
+
+    /// What to do now, in order. Call it after [`Self::take_batch`].
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// What to write, if anything. [`Storage`] must show it from here on, written or not.
+    pub fn take_batch(&mut self) -> Option<Batch> {
+        let batch = self.log.pending.take(&self.log.state)?;
+        let count = self.log.state.logged.count(self.log.state.promised);
+        self.logged_at.push_back((batch.number, count));
+        Some(batch)
+    }
+
+    fn link_up(&mut self, cx: Cx<'_>, info: PeerInfo) {
+        if info.node == self.me.node {
+            return;
+        }
+        let node = info.node;
+        if self.peers.meet(info.clone(), cx.mono()) {
+            self.log.pending.met(info);
+        }
+        self.forget_sent(node);
+        self.last_heartbeat = 0; // a new link: both ways at once
+    }
+
+    fn receive(&mut self, cx: Cx<'_>, from: NodeId, message: Message) {
+        if from == self.me.node {
+            return self.receive_own(cx, message);
+        }
+        if !self.peers.all.contains_key(&from) {
+            return; // its Hello has not come yet; it will repeat itself
+        }
+        self.receive_own_or(cx, from, message);
+    }
+
+    fn receive_own(&mut self, cx: Cx<'_>, message: Message) {
+        self.receive_own_or(cx, self.me.node, message);
+    }
+
+    fn receive_own_or(&mut self, cx: Cx<'_>, from: NodeId, message: Message) {
+        match message {
+            Message::Heartbeat { sent, echo, info } => self.on_heartbeat(cx, from, sent, echo, *info),
+            Message::Election => self.on_election(cx, from),
+            Message::Answer => self.on_answer(),
+            Message::Collect { epoch, marks } => self.on_collect(cx, from, epoch, &marks),
+            Message::Promise { epoch, marks, records, committed, locks } => {
+                self.on_promise(cx, from, epoch, marks, &records, &committed, locks);
+            }
+            Message::Refuse { epoch, promised, held } => self.on_refuse(cx, from, epoch, promised, held),
+            Message::Append { epoch, records, committed } => self.on_append(cx, from, epoch, &records, committed),
+            Message::Ack { epoch, received, durable } => self.on_ack(from, epoch, received, durable),
+            Message::Coordinator { epoch, .. } => self.on_coordinator(cx, from, epoch),
+            Message::HandoverAsk => self.on_handover_ask(cx, from),
+            Message::Release { epoch } => self.on_release(cx, from, epoch),
+            Message::Pull { marks, all } => self.on_pull(cx, from, &marks, all),
+            Message::Pulled { records, committed } => self.on_pulled(cx, from, &records, &committed),
+            Message::LockRequest { op, change } => self.on_lock_request(cx, from, op, change),
+            Message::Replace { op, token, kept, lost } => self.on_replace(cx, from, op, token, &kept, &lost),
+            Message::Renew { op, token } => self.on_renew(cx, from, op, token),
+            Message::Commit { op, token, change, staged, floor } => {
+                self.on_commit(cx, from, super::grant::Asked { op, token, change, staged, floor });
+            }
+            Message::Unlock { op, token } => self.on_unlock(cx, from, op, token),
+            Message::ReadRequest { round } => self.on_read_request(cx, from, round),
+            Message::ReadPosition { round, position } => self.on_read_position(cx, round, position),
+            Message::Granted { op, token, replicas, hlc } => self.on_granted(cx, op, token, replicas, hlc),
+            Message::Replacement { op, token, kept, nodes } => self.on_replacement(op, token, kept, nodes),
+            Message::Done { op, outcome } => self.on_done(op, outcome),
+            Message::Refused { op, refusal } => self.on_refused(op, refusal),
+            Message::Stale { op, token } => self.on_stale(cx, op, token),
+            Message::NotLeader { op } => self.on_not_leader(cx, op),
+        }
+    }
+
+    fn persisted(&mut self, cx: Cx<'_>, batch: u64) {
+        self.log.pending.persisted(batch);
+        let durable = self.log.pending.durable();
+        while let Some((_, count)) = self.logged_at.front().copied().filter(|(b, _)| *b <= durable) {
+            self.durable = self.durable.max(count);
+            self.logged_at.pop_front();
+        }
+        while let Some(kept) = self.kept.front() {
+            if kept.batch > durable {
+                break;
+            }
+            self.out.extend(self.kept.pop_front().map(|k| k.output));
+        }
+        if self.durable > self.acknowledged {
+            self.acknowledge(false);
+        }
+        self.collect_step(cx);
+    }
+
+    fn tick(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        let stalled = now - self.last_tick.min(now) > self.lease();
+        self.last_tick = now;
+        if stalled && matches!(self.role, Role::Lead(_)) {
+            self.collect(cx); // a leader that stalled collects again first
+        }
+        for (node, liveness) in self.peers.changes(now) {
+            self.event(Event::Liveness { node, liveness });
+        }
+        self.watch_leader(cx);
+        self.tick_role(cx);
+        self.tick_fronts(cx);
+        self.exchange(cx);
+        if now - self.last_heartbeat >= self.config.heartbeat {
+            self.last_heartbeat = now;
+            self.beat(cx);
+        }
+    }
+
+    /// What is done at the pace of heartbeats.
+    fn beat(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        if now - self.last_sync > 1000 * MS && self.log.pending.unsynced() {
+            self.last_sync = now;
+            self.log.pending.need_durable();
+        }
+        self.acknowledge(true); // a broken link may have lost the last one
+        self.log.expire_outcomes(now, self.config.outcome_retention, cx.storage);
+        self.tick_collector(cx);
+        let held =
+            now < self.hold_until && self.leader.is_none_or(|(l, _)| l == self.me.node || self.peers.linked(l, now));
+        let (role, committed) = self.role_name();
+        let to: Vec<(NodeId, Micros)> = self.peers.all.iter().map(|(id, p)| (*id, p.to_echo)).collect();
+        for (node, echo) in to {
+            let info = Info {
+                role,
+                promised: self.log.state.promised,
+                leader: self.leader,
+                held: held && self.hold_for != Some(node),
+                marks: self.log.state.logged.clone(),
+                committed,
+                disk: self.disk,
+            };
+            self.send(node, Message::Heartbeat { sent: now, echo, info: Box::new(info) });
+        }
+    }
+
+    fn on_heartbeat(&mut self, cx: Cx<'_>, from: NodeId, sent: Micros, echo: Micros, info: Info) {
+        let now = cx.mono();
+        self.top = self.top.max(info.promised.0);
+        if let Some((leader, epoch)) = self.leader
+            && leader == from
+        {
+            if info.role == RoleName::Lead && info.promised == epoch && epoch == self.log.state.promised {
+                (self.hold_for, self.hold_until) = (Some(from), now + self.config.suspect);
+                self.learn_committed(cx, epoch, info.committed);
+            } else if matches!(info.role, RoleName::Follow | RoleName::Elect) {
+                self.lose_leader(cx, 200 * MS);
+            }
+        }
+        self.lead_heartbeat(from, &info, echo);
+        if self.peers.heartbeat(from, now, sent, echo, info) {
+            self.last_heartbeat = 0;
+        }
+    }
+
+    // ---- words used by all parts ----
+
+    /// A leader serves while the echoes of its members are younger than this: three quarters of `suspect`.
+    pub(super) fn lease(&self) -> Micros {
+        self.config.suspect / 4 * 3
+    }
+    pub(super) fn event(&mut self, event: Event) {
+        self.out.push(Output::Event(event));
+    }
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
+        self.out.push(Output::Send { to, message });
+    }
+    /// The time of the last tick, for inputs that need no better.
+    pub(super) fn last_tick(&self) -> Micros {
+        self.last_tick
+    }
+    /// The next tick sends heartbeats.
+    pub(super) fn last_heartbeat_now(&mut self) {
+        self.last_heartbeat = 0;
+    }
+    /// Done only when all that happened so far is on the disk.
+    pub(super) fn when_durable(&mut self, output: Output) {
+        let batch = self.log.pending.need_durable();
+        if self.kept.is_empty() && batch <= self.log.pending.durable() {
+            self.out.push(output);
+        } else {
+            self.kept.push_back(Kept { batch, output });
+        }
+    }
+    pub(super) fn send_durable(&mut self, to: NodeId, message: Message) {
+        self.when_durable(Output::Send { to, message });
+    }
+    /// A random time below `bound`, in microseconds.
+    pub(super) fn jitter(&mut self, bound: Micros) -> Micros {
+        self.rng.next_u64() % bound.max(1)
+    }
+    pub(super) fn outranks_us(&self, node: NodeId) -> bool {
+        self.peers.all.get(&node).is_some_and(|p| p.info.rank > self.me.rank)
+    }
+    /// Enters an epoch: it is persisted before anything that says so is sent.
+    pub(super) fn promise(&mut self, epoch: Epoch) {
+        self.log.state.promised = epoch;
+        self.log.pending.touch_state();
+        self.log.pending.need_durable();
+        let count = self.log.state.logged.count(epoch);
+        self.logged_at.clear();
+        self.logged_at.push_back((self.log.pending.next_number(), count));
+        (self.durable, self.acknowledged) = (0, 0);
+        self.top = self.top.max(epoch.0);
+    }
+    /// Notes how far an epoch is committed, and applies it.
+    pub(super) fn learn_committed(&mut self, cx: Cx<'_>, epoch: Epoch, count: u64) {
+        self.log.raise_committed(epoch, count, cx.storage);
+        self.log.apply_committed(cx.mono(), cx.storage);
+    }
+    pub(super) fn role_name(&self) -> (RoleName, u64) {
+        match &self.role {
+            Role::Follow => (RoleName::Follow, 0),
+            Role::Elect { .. } => (RoleName::Elect, 0),
+            Role::Collect(_) => (RoleName::Collect, 0),
+            Role::Lead(l) if l.serving => (RoleName::Lead, l.committed),
+            Role::Lead(_) => (RoleName::Collect, 0),
+        }
+    }
+
+    /// Tells our leader what we have of its epoch; without `always` only when there is something to say.
+    pub(super) fn acknowledge(&mut self, always: bool) {
+        let epoch = self.log.state.promised;
+        let received = self.log.state.logged.count(epoch);
+        let to = self.candidate.or(self.leader.map(|l| l.0)).filter(|to| *to != self.me.node);
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::AckBeforePersist {
+            self.durable = received;
+        }
+        if let Some(to) = to
+            && received > 0
+            && (always || self.durable > self.acknowledged)
+        {
+            self.acknowledged = self.durable;
+            self.send(to, Message::Ack { epoch, received, durable: self.durable });
+        }
+    }
+
+    /// For people.
+    pub fn status(&self, now: Now) -> Status {
+        let mut members: Vec<MemberStatus> = self
+            .peers
+            .all
+            .iter()
+            .map(|(id, p)| MemberStatus {
+                info: p.info.clone(),
+                liveness: self.peers.liveness(*id, now.mono),
+                role: self.peers.role(*id),
+                behind: p.said.as_ref().map_or(0, |i| i.marks.lacks(&self.log.state.logged)),
+                disk: self.peers.disk(*id),
+            })
+            .collect();
+        let role = self.role_name().0;
+        let liveness = super::io::Liveness::Alive;
+        members.push(MemberStatus { info: self.me.clone(), liveness, role, behind: 0, disk: self.disk });
+        members.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+        let state = &self.log.state;
+        let is_down = |node: &NodeId| *node != self.me.node && self.peers.is_down(*node, now.mono);
+        let on_down: u64 = state.copies.iter().filter(|(node, _)| is_down(node)).map(|(_, n)| n).sum();
+        Status {
+            node: self.me.node,
+            role,
+            leader: self.leader.map(|l| l.0),
+            epoch: self.log.state.promised,
+            members,
+            files: state.files,
+            missing_copies: state.shortfall + on_down,
+            applied: self.log.state.applied.iter().map(|(_, n)| n).sum(),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Who is alive: heartbeats echoed both ways, and what each peer last said of itself (Chandra and Toueg's eventually
+//! perfect detector, by timeouts).
+
+use super::io::Liveness;
+use super::message::{DiskReport, Info, RoleName};
+use super::types::{Micros, NodeId, PeerInfo};
+use std::collections::BTreeMap;
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) info: PeerInfo,
+    /// When its last heartbeat came.
+    heard: Micros,
+    /// When we sent the newest heartbeat that it echoed.
+    pub(super) echoed: Micros,
+    /// The clock of its newest heartbeat, which we echo.
+    pub(super) to_echo: Micros,
+    /// Its port refused us since its last heartbeat.
+    refused: bool,
+    /// What its last heartbeat said; `None` until one came.
+    pub(super) said: Option<Info>,
+    /// When we last asked it for records.
+    pub(super) pulled: Micros,
+    /// When we last asked it to hand over.
+    pub(super) asked: Micros,
+    shown: Liveness,
+}
+
+/// All peers ever met.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    pub(super) all: BTreeMap<NodeId, Peer>,
+    suspect: Micros,
+    down: Micros,
+}
+
+impl Peers {
+    /// Peers met before a start: not Down before their time.
+    pub(super) fn new(met: Vec<PeerInfo>, me: NodeId, now: Micros, suspect: Micros, down: Micros) -> Self {
+        let mut peers = Self { all: BTreeMap::new(), suspect, down };
+        for info in met.into_iter().filter(|i| i.node != me) {
+            peers.meet(info, now);
+        }
+        peers
+    }
+
+    /// Notes a peer, or what is new about it; true when there was something new.
+    pub(super) fn meet(&mut self, info: PeerInfo, now: Micros) -> bool {
+        if let Some(peer) = self.all.get_mut(&info.node) {
+            let changed = peer.info != info;
+            peer.info = info;
+            return changed;
+        }
+        let shown = Liveness::Suspect;
+        let peer =
+            Peer { info, heard: now, echoed: now, to_echo: 0, refused: false, said: None, pulled: 0, asked: 0, shown };
+        self.all.insert(peer.info.node, peer);
+        true
+    }
+
+    pub(super) fn port_refused(&mut self, node: NodeId) {
+        if let Some(peer) = self.all.get_mut(&node) {
+            peer.refused = true;
+            peer.said = None;
+        }
+    }
+
+    /// Notes a heartbeat; true when it is the first since the link came up.
+    pub(super) fn heartbeat(&mut self, node: NodeId, now: Micros, sent: Micros, echo: Micros, info: Info) -> bool {
+        let Some(peer) = self.all.get_mut(&node) else { return false };
+        peer.heard = now;
+        peer.to_echo = sent;
+        peer.refused = false;
+        // A clock of ours from the future is one from before our restart.
+        if echo <= now {
+            peer.echoed = peer.echoed.max(echo);
+        }
+        peer.said.replace(info).is_none()
+    }
+
+    /// Linked both ways, not long ago.
+    pub(super) fn linked(&self, node: NodeId, now: Micros) -> bool {
+        self.all.get(&node).is_some_and(|p| self.is_linked(p, now))
+    }
+    fn is_linked(&self, p: &Peer, now: Micros) -> bool {
+        !p.refused
+            && p.said.is_some()
+            && now - p.echoed.min(now) <= self.suspect
+            && now - p.heard.min(now) <= self.suspect
+    }
+
+    /// All peers linked both ways.
+    pub(super) fn all_linked(&self, now: Micros) -> impl Iterator<Item = (NodeId, &Peer, &Info)> + '_ {
+        let linked = self.all.iter().filter(move |(_, p)| self.is_linked(p, now));
+        linked.filter_map(|(id, p)| p.said.as_ref().map(|said| (*id, p, said)))
+    }
+
+    /// Whether its port refused us since its last heartbeat: its process is gone, and with it what it could still do.
+    pub(super) fn has_refused(&self, node: NodeId) -> bool {
+        self.all.get(&node).is_some_and(|p| p.refused)
+    }
+
+    pub(super) fn is_down(&self, node: NodeId, now: Micros) -> bool {
+        self.all.get(&node).is_none_or(|p| now.saturating_sub(p.echoed.min(p.heard)) > self.down)
+    }
+
+    /// How many peers are not Down.
+    pub(super) fn not_down(&self, now: Micros) -> usize {
+        self.all.keys().filter(|id| !self.is_down(**id, now)).count()
+    }
+
+    pub(super) fn said(&self, node: NodeId) -> Option<&Info> {
+        self.all.get(&node).and_then(|p| p.said.as_ref())
+    }
+    pub(super) fn role(&self, node: NodeId) -> RoleName {
+        self.said(node).map_or(RoleName::Follow, |i| i.role)
+    }
+    pub(super) fn disk(&self, node: NodeId) -> DiskReport {
+        self.said(node).map_or(DiskReport::default(), |i| i.disk)
+    }
+
+    pub(super) fn liveness(&self, node: NodeId, now: Micros) -> Liveness {
+        if self.is_down(node, now) {
+            Liveness::Down
+        } else if self.linked(node, now) {
+            Liveness::Alive
+        } else {
+            Liveness::Suspect
+        }
+    }
+
+    /// The peers whose liveness changed since the last call.
+    pub(super) fn changes(&mut self, now: Micros) -> Vec<(NodeId, Liveness)> {
+        let ids: Vec<NodeId> = self.all.keys().copied().collect();
+        let mut changed = vec![];
+        for id in ids {
+            let liveness = self.liveness(id, now);
+            if let Some(peer) = self.all.get_mut(&id).filter(|p| p.shown != liveness) {
+                peer.shown = liveness;
+                changed.push((id, liveness));
+            }
+        }
+        changed
+    }
+}

@@ -1,0 +1,102 @@
+//! Reads: the leader's committed position now, then the local index once it has that (a read index, as in Raft §6.4). All
+//! reads that wait while one round is under way share the next.
+
+use super::io::Output;
+use super::member::{Cx, Member};
+use super::message::Message;
+use super::types::{MS, Micros, NodeId, Position};
+use std::collections::VecDeque;
+
+/// Between two requests of one round.
+const ASK_AGAIN: Micros = 250 * MS;
+/// Without a leader for this long, the local index has to do.
+const LOCAL_AFTER: Micros = 3000 * MS;
+/// However many leaders there were, a read does not wait longer.
+const AT_MOST: Micros = 10_000 * MS;
+
+/// Reads under way.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    waiting: VecDeque<(u64, Micros)>,
+    round: u64,
+    in_round: VecDeque<(u64, Micros)>,
+    asked: Option<Micros>,
+    position: Option<Position>,
+}
+
+impl Reads {
+    pub(super) fn wait(&mut self, id: u64, now: Micros) {
+        self.waiting.push_back((id, now));
+    }
+    /// There is a new leader: what an earlier one said is no answer.
+    pub(super) fn ask_again(&mut self) {
+        (self.asked, self.position) = (None, None);
+    }
+}
+
+impl Member {
+    pub(super) fn tick_reads(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        if self.reads.in_round.is_empty() {
+            if self.reads.waiting.is_empty() {
+                return;
+            }
+            self.reads.in_round = std::mem::take(&mut self.reads.waiting);
+            self.reads.round += 1;
+            self.reads.ask_again();
+        }
+        if let Some(position) = self.reads.position {
+            if self.log.state.applied.has(position) {
+                self.finish_round(Some(position));
+                return self.tick_reads(cx);
+            }
+        } else if self.leader.is_some() && self.reads.asked.is_none_or(|at| now - at > ASK_AGAIN) {
+            self.ask_position(cx);
+            if self.reads.position.is_some() {
+                return self.tick_reads(cx);
+            }
+        }
+        let oldest = self.reads.in_round.front().map_or(now, |(_, since)| *since);
+        let waited = now - oldest;
+        if waited > AT_MOST || (waited > LOCAL_AFTER && self.leader.is_none()) {
+            self.finish_round(None);
+        }
+    }
+
+    fn ask_position(&mut self, cx: Cx<'_>) {
+        self.reads.asked = Some(cx.mono());
+        let round = self.reads.round;
+        match self.leader {
+            Some((leader, _)) if leader == self.me.node => self.reads.position = self.read_position(cx),
+            Some((leader, _)) => self.send(leader, Message::ReadRequest { round }),
+            None => {}
+        }
+    }
+
+    /// The last committed record, if we may speak for the cluster.
+    fn read_position(&self, cx: Cx<'_>) -> Option<Position> {
+        let super::member::Role::Lead(lead) = &self.role else { return None };
+        let may = lead.serving && self.lease_ok(cx);
+        may.then(|| Position { epoch: self.log.state.promised, seq: lead.committed.saturating_sub(1) })
+    }
+
+    pub(super) fn on_read_request(&mut self, cx: Cx<'_>, from: NodeId, round: u64) {
+        if let Some(position) = self.read_position(cx) {
+            self.send(from, Message::ReadPosition { round, position });
+        }
+    }
+
+    pub(super) fn on_read_position(&mut self, cx: Cx<'_>, round: u64, position: Position) {
+        if round == self.reads.round && !self.reads.in_round.is_empty() {
+            self.reads.position = Some(position);
+            self.learn_committed(cx, position.epoch, position.seq + 1);
+        }
+    }
+
+    fn finish_round(&mut self, position: Option<Position>) {
+        for (id, _) in std::mem::take(&mut self.reads.in_round) {
+            self.out.push(Output::ReadReady { id, position });
+        }
+        self.reads.position = None;
+    }
+}
