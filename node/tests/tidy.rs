@@ -33,7 +33,8 @@ fn offences(path: &str, text: &str) -> Vec<String> {
     let lines = text.lines().count();
     let excused = text.lines().take(HEAD).any(|line| line.starts_with("//!") && line.contains(EXCUSE));
     if lines > LINES_EXCUSED || (lines > LINES && !excused) {
-        let advice = if excused { "split it" } else { "split it, or say in its head: \"Longer than 400 lines because\"" };
+        let advice =
+            if excused { "split it" } else { "split it, or say in its head: \"Longer than 400 lines because\"" };
         found.push(format!("{path}: {lines} lines; {advice}"));
     }
     if path == TIDY {
@@ -111,7 +112,9 @@ fn planted_offences_are_caught() {
     assert_eq!(caught("node/src/a.rs", &long(401, "What it is.")), 1);
     assert_eq!(caught("node/src/a.rs", &long(600, "Longer than 400 lines because of a table.")), 0);
     assert_eq!(caught("node/src/a.rs", &long(601, "Longer than 400 lines because of a table.")), 1);
-    for line in ["// TODO: later", "// FIXME", "todo!()", "unimplemented!()", "let a = \"/root/x\";", "// see /work/main"] {
+    for line in
+        ["// TODO: later", "// FIXME", "todo!()", "unimplemented!()", "let a = \"/root/x\";", "// see /work/main"]
+    {
         assert_eq!(caught("node/src/a.rs", &format!("{good}{line}\n")), 1, "{line}");
     }
     let sleeps = format!("{good}thread::sleep(x);\n");

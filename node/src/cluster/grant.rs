@@ -58,9 +58,12 @@ impl Member {
                 if answer && let Role::Lead(lead) = &mut self.role {
                     lead.locks.release(op);
                 }
-                self.grant_locks(cx);
             }
             None => {
+                if position.epoch != self.log.state.promised {
+                    self.send(front, Message::NotLeader { op }); // part of a merge that is being committed
+                    return true;
+                }
                 let Role::Lead(lead) = &mut self.role else { return true };
                 let waiters = lead.waiters.entry(position.seq).or_default();
                 if !waiters.contains(&(front, op)) {
@@ -76,7 +79,7 @@ impl Member {
             return self.send(front, Message::NotLeader { op });
         }
         if self.answer_repeat(cx, front, op) {
-            return;
+            return self.grant_locks(cx);
         }
         let Role::Lead(lead) = &mut self.role else { return };
         match lead.locks.request(front, op, change, cx.mono()) {
@@ -98,7 +101,11 @@ impl Member {
                 return;
             }
             for (op, holder) in granted {
-                // A lock brought over from another epoch keeps its plan and was admitted then.
+                // Brought over from an epoch in which it was logged already.
+                if self.answer_repeat(cx, holder.front, op) {
+                    continue;
+                }
+                // A lock brought over keeps its plan and was admitted then.
                 if !holder.replicas.is_empty() {
                     self.announce_grant(op, holder.token, holder.change);
                     self.send_grant(cx, op);
@@ -191,15 +198,27 @@ impl Member {
             return self.send(front, Message::Stale { op, token });
         }
         lead.locks.renew(front, op, token, cx.mono());
-        self.replace(cx, front, op, token, kept, lost);
+        if let Some(holder) = lead.locks.holder_mut(op) {
+            let new = lost.iter().filter(|n| !holder.lost.contains(n)).copied().collect::<Vec<_>>();
+            holder.lost.extend(new);
+        }
+        self.replace(cx, front, op, token, kept);
     }
 
     /// Names nodes in place of replicas that are lost, or that are no members any more.
-    fn replace(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, token: Token, kept: &[NodeId], lost: &[NodeId]) {
+    fn replace(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, token: Token, kept: &[NodeId]) {
         let Role::Lead(lead) = &self.role else { return };
         let kept: Vec<NodeId> = kept.iter().copied().filter(|n| lead.members.contains(n)).collect();
-        let exclude: Vec<NodeId> = kept.iter().chain(lost).copied().collect();
+        let failed = lead.locks.holder(op).map_or(&[][..], |h| &h.lost);
+        let exclude: Vec<NodeId> = kept.iter().chain(failed).copied().collect();
         let nodes = self.place(cx, front, COPIES.saturating_sub(kept.len()), &exclude);
+        if kept.len() + nodes.len() < self.config.min_copies {
+            if let Role::Lead(lead) = &mut self.role {
+                lead.locks.release(op);
+            }
+            self.send(front, Message::Refused { op, refusal: Refusal::TooFewCopies });
+            return self.grant_locks(cx);
+        }
         self.send(front, Message::Replacement { op, token, kept, nodes });
     }
 
@@ -209,7 +228,7 @@ impl Member {
             return self.send(front, Message::NotLeader { op });
         }
         if self.answer_repeat(cx, front, op) {
-            return;
+            return self.grant_locks(cx);
         }
         let Role::Lead(lead) = &mut self.role else { return };
         lead.locks.renew(front, op, asked.token, cx.mono());
@@ -220,9 +239,9 @@ impl Member {
             return self.send(front, Message::Stale { op, token: asked.token });
         }
         if let Some(staged) = &asked.staged
-            && !self.copies_suffice(cx, staged)
+            && !self.copies_suffice(cx, op, staged)
         {
-            return self.replace(cx, front, op, asked.token, &staged.confirmed.clone(), &[]);
+            return self.replace(cx, front, op, asked.token, &staged.confirmed.clone());
         }
         match effects(&self.sight(cx), &asked.change, asked.staged.as_ref(), cx.now.wall) {
             Ok(effects) => self.log_write(cx, front, asked, effects),
@@ -237,7 +256,7 @@ impl Member {
     }
 
     /// Whether the bytes are on enough members: three, or as many as could take them.
-    fn copies_suffice(&mut self, cx: Cx<'_>, staged: &Staged) -> bool {
+    fn copies_suffice(&mut self, cx: Cx<'_>, op: OpId, staged: &Staged) -> bool {
         #[cfg(feature = "planted-bugs")]
         if self.config.planted == super::planted::Planted::CommitWithoutAll {
             return true;
@@ -247,7 +266,13 @@ impl Member {
         if !confirmed.iter().all(|n| lead.members.contains(n)) || confirmed.len() < self.config.min_copies {
             return false;
         }
-        confirmed.len() >= COPIES || self.place(cx, self.me.node, 1, &confirmed.clone()).is_empty()
+        if confirmed.len() >= COPIES {
+            return true;
+        }
+        // Nodes that failed this operation before are not asked again.
+        let lost = lead.locks.holder(op).map_or(&[][..], |h| &h.lost);
+        let exclude: Vec<NodeId> = confirmed.iter().chain(lost).copied().collect();
+        self.place(cx, self.me.node, 1, &exclude).is_empty()
     }
 
     fn log_write(&mut self, cx: Cx<'_>, front: NodeId, asked: Asked, effects: Vec<super::Effect>) {

@@ -14,6 +14,8 @@ pub(super) struct Holder {
     pub(super) change: Change,
     /// Where the operation stages, once there is a plan.
     pub(super) replicas: Vec<NodeId>,
+    /// Replicas that failed it: not to be named again.
+    pub(super) lost: Vec<NodeId>,
     /// When it was granted or last renewed.
     renewed: Micros,
     /// Its commit is logged: from here to the outcome it does not expire.
@@ -143,7 +145,7 @@ impl LockTable {
                 self.held.insert(path.clone(), waiter.op);
             }
             let Waiter { op, front, change, replicas, .. } = waiter;
-            let holder = Holder { front, token, change, replicas, renewed: now, committing: false };
+            let holder = Holder { front, token, change, replicas, lost: vec![], renewed: now, committing: false };
             self.holders.insert(op, holder.clone());
             granted.push((op, holder));
         }
