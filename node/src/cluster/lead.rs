@@ -363,7 +363,7 @@ impl Member {
         for member in members.iter().filter(|m| **m != me) {
             self.send(*member, Message::Coordinator { epoch, members: members.clone() });
         }
-        self.last_heartbeat_now();
+        self.last_heartbeat = 0; // the next tick says so
         self.fronts_see_leader(cx);
         self.reads.ask_again();
     }

@@ -3,10 +3,10 @@
 
 use super::collector::Collector;
 use super::front::Front;
-use super::io::{Config, Event, Input, MemberStatus, Output, Status};
+use super::io::{Config, Event, Input, Output};
 use super::lead::Lead;
 use super::log::Log;
-use super::message::{DiskReport, HeldLock, Info, Message, RoleName};
+use super::message::{DiskReport, HeldLock, Message, RoleName};
 use super::peers::Peers;
 use super::read::Reads;
 use super::storage::{Batch, Restored, Storage};
@@ -93,10 +93,10 @@ pub struct Member {
     /// How many records of the promised epoch are on the disk.
     pub(super) durable: u64,
     /// What we last acknowledged as durable.
-    acknowledged: u64,
+    pub(super) acknowledged: u64,
     last_tick: Micros,
-    last_heartbeat: Micros,
-    last_sync: Micros,
+    pub(super) last_heartbeat: Micros,
+    pub(super) last_sync: Micros,
     kept: VecDeque<Kept>,
     own_mail: Vec<Message>,
     pub(super) out: Vec<Output>,
@@ -297,53 +297,6 @@ impl Member {
         }
     }
 
-    /// What is done at the pace of heartbeats.
-    fn beat(&mut self, cx: Cx<'_>) {
-        let now = cx.mono();
-        if now - self.last_sync > 1000 * MS && self.log.pending.unsynced() {
-            self.last_sync = now;
-            self.log.pending.need_durable();
-        }
-        self.acknowledge(true); // a broken link may have lost the last one
-        self.log.expire_outcomes(now, self.config.outcome_retention, cx.storage);
-        self.tick_collector(cx);
-        let held =
-            now < self.hold_until && self.leader.is_none_or(|(l, _)| l == self.me.node || self.peers.linked(l, now));
-        let (role, committed) = self.role_name();
-        let to: Vec<(NodeId, Micros)> = self.peers.all.iter().map(|(id, p)| (*id, p.to_echo)).collect();
-        for (node, echo) in to {
-            let info = Info {
-                role,
-                promised: self.log.state.promised,
-                leader: self.leader,
-                held: held && self.hold_for != Some(node),
-                marks: self.log.state.logged.clone(),
-                committed,
-                disk: self.disk,
-            };
-            self.send(node, Message::Heartbeat { sent: now, echo, info: Box::new(info) });
-        }
-    }
-
-    fn on_heartbeat(&mut self, cx: Cx<'_>, from: NodeId, sent: Micros, echo: Micros, info: Info) {
-        let now = cx.mono();
-        self.top = self.top.max(info.promised.0);
-        if let Some((leader, epoch)) = self.leader
-            && leader == from
-        {
-            if info.role == RoleName::Lead && info.promised == epoch && epoch == self.log.state.promised {
-                (self.hold_for, self.hold_until) = (Some(from), now + self.config.suspect);
-                self.learn_committed(cx, epoch, info.committed);
-            } else if matches!(info.role, RoleName::Follow | RoleName::Elect) {
-                self.lose_leader(cx, 200 * MS);
-            }
-        }
-        self.lead_heartbeat(from, &info, echo);
-        if self.peers.heartbeat(from, now, sent, echo, info) {
-            self.last_heartbeat = 0;
-        }
-    }
-
     // ---- words used by all parts ----
 
     /// A leader serves while the echoes of its members are younger than this: three quarters of `suspect`.
@@ -364,10 +317,6 @@ impl Member {
     /// The time of the last tick, for inputs that need no better.
     pub(super) fn last_tick(&self) -> Micros {
         self.last_tick
-    }
-    /// The next tick sends heartbeats.
-    pub(super) fn last_heartbeat_now(&mut self) {
-        self.last_heartbeat = 0;
     }
     /// Done only when all that happened so far is on the disk.
     pub(super) fn when_durable(&mut self, output: Output) {
@@ -411,57 +360,6 @@ impl Member {
             Role::Collect(_) => (RoleName::Collect, 0),
             Role::Lead(l) if l.serving => (RoleName::Lead, l.committed),
             Role::Lead(_) => (RoleName::Collect, 0),
-        }
-    }
-
-    /// Tells our leader what we have of its epoch; without `always` only when there is something to say.
-    pub(super) fn acknowledge(&mut self, always: bool) {
-        let epoch = self.log.state.promised;
-        let received = self.log.state.logged.count(epoch);
-        let to = self.candidate.or(self.leader.map(|l| l.0)).filter(|to| *to != self.me.node);
-        #[cfg(feature = "planted-bugs")]
-        if self.config.planted == super::planted::Planted::AckBeforePersist {
-            self.durable = received;
-        }
-        if let Some(to) = to
-            && received > 0
-            && (always || self.durable > self.acknowledged)
-        {
-            self.acknowledged = self.durable;
-            self.send(to, Message::Ack { epoch, received, durable: self.durable });
-        }
-    }
-
-    /// For people.
-    pub fn status(&self, now: Now) -> Status {
-        let mut members: Vec<MemberStatus> = self
-            .peers
-            .all
-            .iter()
-            .map(|(id, p)| MemberStatus {
-                info: p.info.clone(),
-                liveness: self.peers.liveness(*id, now.mono),
-                role: self.peers.role(*id),
-                behind: p.said.as_ref().map_or(0, |i| i.marks.lacks(&self.log.state.logged)),
-                disk: self.peers.disk(*id),
-            })
-            .collect();
-        let role = self.role_name().0;
-        let liveness = super::io::Liveness::Alive;
-        members.push(MemberStatus { info: self.me.clone(), liveness, role, behind: 0, disk: self.disk });
-        members.sort_by(|a, b| a.info.name.cmp(&b.info.name));
-        let state = &self.log.state;
-        let is_down = |node: &NodeId| *node != self.me.node && self.peers.is_down(*node, now.mono);
-        let on_down: u64 = state.copies.iter().filter(|(node, _)| is_down(node)).map(|(_, n)| n).sum();
-        Status {
-            node: self.me.node,
-            role,
-            leader: self.leader.map(|l| l.0),
-            epoch: self.log.state.promised,
-            members,
-            files: state.files,
-            missing_copies: state.shortfall + on_down,
-            applied: self.log.state.applied.iter().map(|(_, n)| n).sum(),
         }
     }
 }

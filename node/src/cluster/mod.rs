@@ -8,6 +8,7 @@ mod decide;
 mod election;
 mod front;
 mod grant;
+mod heartbeat;
 mod io;
 mod lead;
 mod locks;
@@ -22,6 +23,7 @@ mod placement;
 pub mod planted;
 mod read;
 mod record;
+mod status;
 mod storage;
 mod types;
 

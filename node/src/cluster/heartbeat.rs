@@ -1,0 +1,72 @@
+//! What is done at the pace of heartbeats: saying where we stand, hearing where others stand, acknowledging.
+
+use super::member::{Cx, Member};
+use super::message::{Info, Message, RoleName};
+use super::types::{MS, Micros, NodeId};
+
+impl Member {
+    /// What is done at the pace of heartbeats.
+    pub(super) fn beat(&mut self, cx: Cx<'_>) {
+        let now = cx.mono();
+        if now - self.last_sync > 1000 * MS && self.log.pending.unsynced() {
+            self.last_sync = now;
+            self.log.pending.need_durable();
+        }
+        self.acknowledge(true); // a broken link may have lost the last one
+        self.log.expire_outcomes(now, self.config.outcome_retention, cx.storage);
+        self.tick_collector(cx);
+        let held =
+            now < self.hold_until && self.leader.is_none_or(|(l, _)| l == self.me.node || self.peers.linked(l, now));
+        let (role, committed) = self.role_name();
+        let to: Vec<(NodeId, Micros)> = self.peers.all.iter().map(|(id, p)| (*id, p.to_echo)).collect();
+        for (node, echo) in to {
+            let info = Info {
+                role,
+                promised: self.log.state.promised,
+                leader: self.leader,
+                held: held && self.hold_for != Some(node),
+                marks: self.log.state.logged.clone(),
+                committed,
+                disk: self.disk,
+            };
+            self.send(node, Message::Heartbeat { sent: now, echo, info: Box::new(info) });
+        }
+    }
+
+    pub(super) fn on_heartbeat(&mut self, cx: Cx<'_>, from: NodeId, sent: Micros, echo: Micros, info: Info) {
+        let now = cx.mono();
+        self.top = self.top.max(info.promised.0);
+        if let Some((leader, epoch)) = self.leader
+            && leader == from
+        {
+            if info.role == RoleName::Lead && info.promised == epoch && epoch == self.log.state.promised {
+                (self.hold_for, self.hold_until) = (Some(from), now + self.config.suspect);
+                self.learn_committed(cx, epoch, info.committed);
+            } else if matches!(info.role, RoleName::Follow | RoleName::Elect) {
+                self.lose_leader(cx, 200 * MS);
+            }
+        }
+        self.lead_heartbeat(from, &info, echo);
+        if self.peers.heartbeat(from, now, sent, echo, info) {
+            self.last_heartbeat = 0;
+        }
+    }
+
+    /// Tells our leader what we have of its epoch; without `always` only when there is something to say.
+    pub(super) fn acknowledge(&mut self, always: bool) {
+        let epoch = self.log.state.promised;
+        let received = self.log.state.logged.count(epoch);
+        let to = self.candidate.or(self.leader.map(|l| l.0)).filter(|to| *to != self.me.node);
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::AckBeforePersist {
+            self.durable = received;
+        }
+        if let Some(to) = to
+            && received > 0
+            && (always || self.durable > self.acknowledged)
+        {
+            self.acknowledged = self.durable;
+            self.send(to, Message::Ack { epoch, received, durable: self.durable });
+        }
+    }
+}

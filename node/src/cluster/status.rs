@@ -1,0 +1,40 @@
+//! The cluster as one node sees it, for people.
+
+use super::io::{Liveness, MemberStatus, Status};
+use super::member::Member;
+use super::types::{NodeId, Now};
+
+impl Member {
+    /// For people.
+    pub fn status(&self, now: Now) -> Status {
+        let mut members: Vec<MemberStatus> = self
+            .peers
+            .all
+            .iter()
+            .map(|(id, p)| MemberStatus {
+                info: p.info.clone(),
+                liveness: self.peers.liveness(*id, now.mono),
+                role: self.peers.role(*id),
+                behind: p.said.as_ref().map_or(0, |i| i.marks.lacks(&self.log.state.logged)),
+                disk: self.peers.disk(*id),
+            })
+            .collect();
+        let role = self.role_name().0;
+        let liveness = Liveness::Alive;
+        members.push(MemberStatus { info: self.me.clone(), liveness, role, behind: 0, disk: self.disk });
+        members.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+        let state = &self.log.state;
+        let is_down = |node: &NodeId| *node != self.me.node && self.peers.is_down(*node, now.mono);
+        let on_down: u64 = state.copies.iter().filter(|(node, _)| is_down(node)).map(|(_, n)| n).sum();
+        Status {
+            node: self.me.node,
+            role,
+            leader: self.leader.map(|l| l.0),
+            epoch: self.log.state.promised,
+            members,
+            files: state.files,
+            missing_copies: state.shortfall + on_down,
+            applied: self.log.state.applied.iter().map(|(_, n)| n).sum(),
+        }
+    }
+}
