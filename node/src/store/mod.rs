@@ -1,131 +1,268 @@
 //! One node's disk: an exclusively locked data directory with blobs as files and log, index and small files in fjall.
+//!
+//! `keys` and `tables` are the database, `overlay` what is not written yet, `batch` turns a member's batch into changes,
+//! `writer` writes them, `blobs` are the files, `verify` checks a stopped node. Nothing here decides anything: the member
+//! says what to write and what to delete.
+
+mod batch;
+mod blobs;
+mod error;
+mod identity;
+mod keys;
+mod lock;
+mod overlay;
+mod row;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod writer;
+
+pub use blobs::BlobWriter;
+pub use error::{OpenError, StoreError};
+pub use identity::BootChain;
+pub use row::Row;
+pub use verify::{FileReport, Summary, verify};
 
 use crate::cluster::{
-    Batch, BlobId, DiskReport, Head, Marks, NodeId, OpId, Outcome, PathEntry, Record, Restored, Storage,
+    Batch, BlobId, DiskReport, Head, Marks, MemberState, NodeId, OpId, Outcome, PathEntry, Position, Record, Restored,
+    Storage, Version,
 };
 use crate::path::FtpPath;
+use batch::LogEnd;
+use blobs::Blobs;
 use bytes::Bytes;
+use fjall::Slice;
+use identity::Identity;
+use keys::Table;
+use lock::DirectoryLock;
+use overlay::{Reader, View};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tables::Tables;
 use tokio::sync::{mpsc, oneshot};
+use writer::{Job, Writer};
 
 /// Files up to this size live inline in the database.
 pub const INLINE_MAX: u64 = 64 * 1024;
 
+/// Space that bytes of files leave free for log and index, in bytes. A database that meets a full disk ends the process.
+const RESERVE: u64 = 16 << 20;
+
 /// An open data directory. Shared by driver, replica server and sessions (`Arc<Store>`).
-#[derive(Debug)]
-pub struct Store {}
+///
+/// Dropped, it writes what was submitted, then lets the directory go.
+pub struct Store {
+    // In the order they are dropped in: the writer ends first, the lock goes last.
+    writer: Writer,
+    view: Arc<View>,
+    blobs: Arc<Blobs>,
+    used: Arc<AtomicU64>,
+    end: Mutex<LogEnd>,
+    identity: Identity,
+    unreferenced: Vec<BlobId>,
+    _lock: DirectoryLock,
+}
 
-/// Why a data directory could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {}
-
-/// Why bytes could not be stored or read. The store is as before.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {}
-
-/// One row of a listing: the visible head of a child.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// Its name in the directory.
-    pub name: String,
-    /// True for a directory.
-    pub directory: bool,
-    /// Bytes; 0 for directories.
-    pub size: u64,
-    /// Microseconds since the Unix epoch.
-    pub modified: u64,
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 impl Store {
     /// Opens or creates the directory and takes its lock; fails at once with the holder's pid when it is held. Clears
-    /// half-written staging files. Starts the store thread, which reports every written batch number to `persisted`.
-    pub fn open(_dir: &Path, _persisted: mpsc::Sender<u64>) -> Result<Arc<Self>, OpenError> {
-        unimplemented!()
+    /// half-written staging files. Starts the store thread, which reports every written batch number to `persisted` (the
+    /// greatest one, if several were written at once). Blocking.
+    pub fn open(dir: &Path, persisted: mpsc::Sender<u64>) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(dir, persisted, RESERVE)
     }
+
+    fn open_with(dir: &Path, persisted: mpsc::Sender<u64>, reserve: u64) -> Result<Arc<Self>, OpenError> {
+        std::fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
+        let lock = DirectoryLock::take(dir)?;
+        let database = dir.join("database");
+        let identity = Identity::boot(dir, database.exists())?;
+        let tables = Tables::open(&database)?;
+        let used = Arc::new(AtomicU64::new(0));
+        let blobs = Arc::new(Blobs::at(dir, reserve, Arc::clone(&used)));
+        blobs.prepare()?;
+        let inline: u64 = tables.sizes(Table::Inline).map(|framed| framed.saturating_sub(1)).sum();
+        let files = blobs.census()?;
+        let unreferenced = verify::unreferenced(&tables, &files);
+        let files: u64 = files.iter().map(|(_, length)| length).sum();
+        used.store(inline + files, Ordering::Relaxed);
+        let end = Mutex::new(log_end(&tables));
+        let view = Arc::new(View::new(tables));
+        let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), persisted)?;
+        Ok(Arc::new(Self { writer, view, blobs, used, end, identity, unreferenced, _lock: lock }))
+    }
+
     /// This node's identity, made at the first open.
     pub fn node(&self) -> NodeId {
-        unimplemented!()
+        self.identity.node
     }
-    /// What a member starts from.
+    /// The boots of this data directory, this one included.
+    pub fn boots(&self) -> &BootChain {
+        &self.identity.boots
+    }
+
+    /// What a member starts from; its blobs are those found when the store was opened. Blocking.
     pub fn restored(&self) -> Restored {
-        unimplemented!()
+        let state: MemberState = self.read(Table::Meta, &keys::state()).unwrap_or_default();
+        let tail = self.records_beyond(&state.applied, usize::MAX);
+        let tables = &self.view.tables;
+        Restored {
+            tail,
+            unconfirmed: tables.keys(Table::Unconfirmed, keys::all()).map(|key| keys::read_path(&key)).collect(),
+            met: tables.scan(Table::Met, keys::all()).map(|(_, value)| keys::decode(&value)).collect(),
+            outcomes: tables.keys(Table::Outcomes, keys::all()).map(|key| keys::read_op(&key)).collect(),
+            unreferenced: self.unreferenced.clone(),
+            state,
+        }
     }
-    /// Queues a batch for the store thread; [`Storage`] shows it from now on.
-    pub fn submit(&self, _batch: Batch) {
-        unimplemented!()
+
+    /// Queues a batch for the store thread; [`Storage`] shows it from now on, whole. Reads what listing rows depend on,
+    /// and waits when the disk is 2,048 batches behind, but never for a write or an fsync of its own.
+    pub fn submit(&self, batch: Batch) {
+        let mut end = self.end();
+        let writes = batch::changes(&*self.view, &batch, &mut end);
+        self.view.lay(batch.number, &writes);
+        // Still under `end`: batches reach the queue in the order in which they were laid.
+        self.writer.queue(Job::Batch { number: batch.number, sync: batch.sync, writes });
     }
-    /// Stages a small file's bytes with the next group commit. The answer comes when they are on the disk.
-    pub fn put_inline(&self, _blob: BlobId, _bytes: Bytes) -> oneshot::Receiver<Result<(), StoreError>> {
-        unimplemented!()
+
+    /// Stages a small file's bytes with the next group commit. The answer comes when they are on the disk; refused when
+    /// they are longer than [`INLINE_MAX`], the disk is full or does not keep up. Never blocks for the disk.
+    pub fn put_inline(&self, blob: BlobId, bytes: Bytes) -> oneshot::Receiver<Result<(), StoreError>> {
+        let fits = if bytes.len() as u64 > INLINE_MAX {
+            Err(StoreError::TooLarge(bytes.len()))
+        } else {
+            self.blobs.room(bytes.len() as u64)
+        };
+        match fits {
+            Ok(()) => self.writer.queue_inline(keys::blob(blob), keys::framed(&bytes)),
+            Err(error) => {
+                let (done, answer) = oneshot::channel();
+                // The receiver is in our hands, so the answer arrives.
+                let _ = done.send(Err(error));
+                answer
+            }
+        }
     }
     /// A small file's bytes, if they are inline here.
-    pub fn inline(&self, _blob: BlobId) -> Option<Bytes> {
-        unimplemented!()
+    pub fn inline(&self, blob: BlobId) -> Option<Bytes> {
+        let value = Bytes::from(self.view.tables.get(Table::Inline, &keys::blob(blob))?);
+        Some(value.slice(value.len() - keys::payload(&value).len()..))
     }
     /// Begins a blob file under a temporary name. Blocking.
-    pub fn create_blob(&self, _blob: BlobId) -> Result<BlobWriter, StoreError> {
-        unimplemented!()
+    pub fn create_blob(&self, blob: BlobId) -> Result<BlobWriter, StoreError> {
+        self.blobs.create(blob)
     }
-    /// Opens a finished blob file for reading; `None` when it is not here. Blocking.
-    pub fn open_blob(&self, _blob: BlobId) -> Result<Option<std::fs::File>, StoreError> {
-        unimplemented!()
+    /// Opens a finished blob file for reading; `None` when it is not here (or inline). Blocking.
+    pub fn open_blob(&self, blob: BlobId) -> Result<Option<std::fs::File>, StoreError> {
+        self.blobs.open(blob)
     }
     /// Whether the blob is here, as a file or inline.
-    pub fn has_blob(&self, _blob: BlobId) -> bool {
-        unimplemented!()
+    pub fn has_blob(&self, blob: BlobId) -> bool {
+        self.view.tables.size_of(Table::Inline, &keys::blob(blob)).is_some() || self.blobs.has(blob)
     }
-    /// Deletes blobs, inline or files. Blocking.
-    pub fn drop_blobs(&self, _blobs: &[BlobId]) -> Result<(), StoreError> {
-        unimplemented!()
+    /// Deletes blobs, inline or files; those that are not here count as deleted. Blocking.
+    pub fn drop_blobs(&self, blobs: &[BlobId]) -> Result<(), StoreError> {
+        let here = |key: &Slice| self.view.tables.size_of(Table::Inline, key).is_some();
+        let inline: Vec<Slice> = blobs.iter().map(|b| keys::blob(*b)).filter(here).collect();
+        if !inline.is_empty() {
+            let (done, answer) = sync_channel(1);
+            self.writer.queue(Job::Drop { keys: inline, done });
+            answer.recv().map_err(|_| StoreError::Closing)?;
+        }
+        // All are tried; the first error is told.
+        blobs.iter().map(|blob| self.blobs.remove(*blob)).fold(Ok(()), Result::and)
     }
-    /// The visible head of a path. The root and implicit directories have none: see [`Self::is_directory`].
-    pub fn visible(&self, _path: &FtpPath) -> Option<Head> {
-        unimplemented!()
+
+    /// The visible head of a path. The root and implicit directories have none: see [`Self::is_directory`]. A file whose
+    /// name is also a directory's is not visible.
+    pub fn visible(&self, path: &FtpPath) -> Option<Head> {
+        let head = self.entry(path)?.visible()?.clone();
+        let hidden = matches!(head.what, Version::File(_)) && self.is_directory(path);
+        (!hidden).then_some(head)
     }
     /// Whether a path is a directory, made by MKD or implied by something below it. The root always is.
-    pub fn is_directory(&self, _path: &FtpPath) -> bool {
-        unimplemented!()
+    pub fn is_directory(&self, path: &FtpPath) -> bool {
+        let Some((parent, name)) = path.split() else { return true };
+        let row = self.view.get(Table::Live, &keys::child(&parent, name));
+        row.is_some_and(|bytes| Row::decode(String::new(), &bytes).directory)
     }
     /// Up to `limit` children of `dir` with names greater than `after`, in bytewise order. Blocking, reads live rows only.
-    pub fn list(&self, _dir: &FtpPath, _after: Option<&str>, _limit: usize) -> Vec<Row> {
-        unimplemented!()
+    pub fn list(&self, dir: &FtpPath, after: Option<&str>, limit: usize) -> Vec<Row> {
+        let rows = self.view.scan(Table::Live, keys::children(dir, after));
+        rows.take(limit).map(|(key, value)| Row::decode(keys::read_child(dir, &key), &value)).collect()
     }
-    /// Disk use for placement.
+    /// Disk use for placement. One system call.
     pub fn report(&self) -> DiskReport {
-        unimplemented!()
+        let space = self.blobs.space();
+        DiskReport { used: self.used.load(Ordering::Relaxed), free: space.free, healthy: space.healthy }
     }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, table: Table, key: &Slice) -> Option<T> {
+        self.view.get(table, key).map(|bytes| keys::decode(&bytes))
+    }
+    fn end(&self) -> MutexGuard<'_, LogEnd> {
+        self.end.lock().expect("nothing panics while it holds the log's end")
+    }
+}
+
+/// Where the log ends, read from its tables: two lookups, and one for each epoch.
+fn log_end(tables: &Tables) -> LogEnd {
+    let last = tables.keys(Table::Log, keys::all()).next_back();
+    let mut end = LogEnd { arrival: last.map_or(0, |key| keys::read_arrival(&key) + 1), ..LogEnd::default() };
+    let mut range = keys::all();
+    while let Some(key) = tables.keys(Table::Position, range.clone()).next_back() {
+        let Position { epoch, seq } = keys::read_position(&key);
+        end.marks.raise(epoch, seq + 1);
+        range.end = keys::position(Position { epoch, seq: 0 });
+    }
+    end
 }
 
 impl Storage for Store {
-    fn entry(&self, _path: &FtpPath) -> Option<PathEntry> {
-        unimplemented!()
+    fn entry(&self, path: &FtpPath) -> Option<PathEntry> {
+        self.read(Table::Index, &keys::path(path))
     }
-    fn next_child(&self, _dir: &FtpPath, _after: Option<&str>) -> Option<String> {
-        unimplemented!()
+    fn next_child(&self, dir: &FtpPath, after: Option<&str>) -> Option<String> {
+        let (key, _) = self.view.scan(Table::Live, keys::children(dir, after)).next()?;
+        Some(keys::read_child(dir, &key))
     }
-    fn outcome(&self, _op: OpId) -> Option<Outcome> {
-        unimplemented!()
+    fn outcome(&self, op: OpId) -> Option<Outcome> {
+        self.read(Table::Outcomes, &keys::op(op))
     }
-    fn references(&self, _blob: BlobId) -> u64 {
-        unimplemented!()
+    fn references(&self, blob: BlobId) -> u64 {
+        self.read(Table::References, &keys::blob(blob)).unwrap_or(0)
     }
-    fn records_beyond(&self, _marks: &Marks, _limit: usize) -> Vec<Arc<Record>> {
-        unimplemented!()
-    }
-}
-
-/// A blob being written. Dropped unfinished, it leaves nothing.
-#[derive(Debug)]
-pub struct BlobWriter {}
-
-impl BlobWriter {
-    /// Appends. Blocking.
-    pub fn write(&mut self, _bytes: &[u8]) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// fsync, rename, fsync of the directory. An fsync that fails aborts the process. Blocking.
-    pub fn finish(self) -> Result<(), StoreError> {
-        unimplemented!()
+    fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>> {
+        let own = self.end().marks.clone();
+        // Within an epoch, records arrive in its order, so each run is sorted; the runs are merged by arrival.
+        let mut runs: Vec<_> = own
+            .iter()
+            .filter(|(epoch, n)| marks.count(*epoch) < *n)
+            .map(|(epoch, n)| {
+                let at = |seq| keys::position(Position { epoch, seq });
+                self.view.scan(Table::Position, at(marks.count(epoch))..at(n)).map(|(_, number)| number)
+            })
+            .collect();
+        let mut next: BinaryHeap<Reverse<(Slice, usize)>> = BinaryHeap::new();
+        next.extend(runs.iter_mut().enumerate().filter_map(|(i, run)| Some(Reverse((run.next()?, i)))));
+        let mut records = vec![];
+        while records.len() < limit {
+            let Some(Reverse((number, i))) = next.pop() else { break };
+            records.extend(self.read::<Record>(Table::Log, &number).map(Arc::new));
+            next.extend(runs[i].next().map(|number| Reverse((number, i))));
+        }
+        records
     }
 }

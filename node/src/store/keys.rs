@@ -1,0 +1,218 @@
+//! How keys and values look in the database. Keys sort bytewise in the order they are scanned in; every value begins with
+//! its format version. Encodings only, nothing here reads or writes.
+
+use super::error::fatal;
+use crate::cluster::{BlobId, Epoch, NodeId, OpId, Position, Token};
+use crate::path::FtpPath;
+use fjall::Slice;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::ops::Range;
+
+/// Version of all values; one that is greater is refused when the database is opened.
+pub(super) const FORMAT: u8 = 1;
+
+/// The tables, each a keyspace of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Table {
+    /// Arrival number → record.
+    Log,
+    /// Epoch and number in it → arrival number.
+    Position,
+    /// Path → all its heads.
+    Index,
+    /// Directory and name → listing row; only what clients see.
+    Live,
+    /// Operation → outcome.
+    Outcomes,
+    /// Blob → how many heads refer to it.
+    References,
+    /// Blob → the bytes of a small file.
+    Inline,
+    /// Path with a head that is not confirmed → nothing.
+    Unconfirmed,
+    /// Node → what it said of itself.
+    Met,
+    /// The singletons.
+    Meta,
+}
+
+impl Table {
+    /// All of them, in the order of their numbers.
+    pub(super) const ALL: [Self; 10] = [
+        Self::Log,
+        Self::Position,
+        Self::Index,
+        Self::Live,
+        Self::Outcomes,
+        Self::References,
+        Self::Inline,
+        Self::Unconfirmed,
+        Self::Met,
+        Self::Meta,
+    ];
+    /// Its name on disk.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Position => "position",
+            Self::Index => "index",
+            Self::Live => "live",
+            Self::Outcomes => "outcomes",
+            Self::References => "references",
+            Self::Inline => "inline",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Met => "met",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+/// Everything in a table.
+pub(super) fn all() -> Range<Slice> {
+    Slice::from(&[][..])..Slice::from(&[0xff; 64][..])
+}
+
+/// Where the format of the database is noted.
+pub(super) fn format() -> Slice {
+    "format".into()
+}
+/// Where the member's state is.
+pub(super) fn state() -> Slice {
+    "state".into()
+}
+/// A number of the log.
+pub(super) fn arrival(number: u64) -> Slice {
+    number.to_be_bytes().into()
+}
+/// Reads [`arrival`] back.
+pub(super) fn read_arrival(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(exactly(bytes))
+}
+/// A place in an epoch.
+pub(super) fn position(at: Position) -> Slice {
+    let mut key = Vec::with_capacity(24);
+    key.extend(at.epoch.0.to_be_bytes());
+    key.extend(at.epoch.1.to_be_bytes());
+    key.extend(at.seq.to_be_bytes());
+    key.into()
+}
+/// Reads [`position`] back.
+pub(super) fn read_position(bytes: &[u8]) -> Position {
+    let [a, b, seq] = numbers(bytes);
+    Position { epoch: Epoch(a, b), seq }
+}
+/// A path.
+pub(super) fn path(path: &FtpPath) -> Slice {
+    path.as_str().into()
+}
+/// Reads [`path`] back.
+pub(super) fn read_path(bytes: &[u8]) -> FtpPath {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    FtpPath::try_from(text).unwrap_or_else(|error| fatal("a path in the database cannot be read", &error))
+}
+/// A child of a directory. No path has a NUL in it, so all children of a directory are together, in the order of names.
+pub(super) fn child(dir: &FtpPath, name: &str) -> Slice {
+    [dir.as_str().as_bytes(), &[0], name.as_bytes()].concat().into()
+}
+/// All children of a directory with names greater than `after`.
+pub(super) fn children(dir: &FtpPath, after: Option<&str>) -> Range<Slice> {
+    let from = match after {
+        None => child(dir, ""),
+        Some(name) => [&*child(dir, name), &[0]].concat().into(),
+    };
+    from..[dir.as_str().as_bytes(), &[1]].concat().into()
+}
+/// Reads the name of a [`child`] back.
+pub(super) fn read_child(dir: &FtpPath, key: &[u8]) -> String {
+    String::from_utf8_lossy(&key[dir.as_str().len() + 1..]).into_owned()
+}
+/// An operation.
+pub(super) fn op(op: OpId) -> Slice {
+    op.0.to_be_bytes().into()
+}
+/// Reads [`op`] back.
+pub(super) fn read_op(bytes: &[u8]) -> OpId {
+    OpId(u128::from_be_bytes(exactly(bytes)))
+}
+/// A node.
+pub(super) fn node(node: NodeId) -> Slice {
+    node.0.to_be_bytes().into()
+}
+/// A blob. Sorts as [`BlobId`] does.
+pub(super) fn blob(blob: BlobId) -> Slice {
+    let mut key = Vec::with_capacity(40);
+    key.extend(blob.op.0.to_be_bytes());
+    key.extend(blob.token.epoch.0.to_be_bytes());
+    key.extend(blob.token.epoch.1.to_be_bytes());
+    key.extend(blob.token.n.to_be_bytes());
+    key.into()
+}
+/// Reads [`blob`] back.
+pub(super) fn read_blob(bytes: &[u8]) -> BlobId {
+    let op = bytes.get(..16).map_or_else(|| fatal("a key in the database is too short", &bytes.len()), read_op);
+    let [a, b, n] = numbers(&bytes[16..]);
+    BlobId { op, token: Token { epoch: Epoch(a, b), n } }
+}
+
+fn numbers(bytes: &[u8]) -> [u64; 3] {
+    let all: [u8; 24] = exactly(bytes);
+    [0, 8, 16].map(|at| u64::from_be_bytes(exactly(&all[at..at + 8])))
+}
+fn exactly<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().unwrap_or_else(|error| fatal("a key in the database has the wrong length", &error))
+}
+
+/// A value as JSON behind its format.
+pub(super) fn encode<T: Serialize>(value: &T) -> Slice {
+    let mut bytes = vec![FORMAT];
+    serde_json::to_writer(&mut bytes, value).expect("the protocol's words always serialise");
+    bytes.into()
+}
+/// Reads [`encode`] back. The database checks its own sums, so what cannot be read is a bug or an older program that opened
+/// newer data past the check at the start: nothing to go on with.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> T {
+    let read = serde_json::from_slice(payload(bytes));
+    read.unwrap_or_else(|error| fatal("a value in the database cannot be read", &error))
+}
+/// Bytes behind their format.
+pub(super) fn framed(bytes: &[u8]) -> Slice {
+    [&[FORMAT], bytes].concat().into()
+}
+/// What is behind the format.
+pub(super) fn payload(bytes: &[u8]) -> &[u8] {
+    match bytes.split_first() {
+        Some((&FORMAT, rest)) => rest,
+        _ => fatal("a value in the database has an unknown format", &format_args!("{:?}", bytes.first())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_blob() -> impl Strategy<Value = BlobId> {
+        (any::<u128>(), 0..3u64, any::<u64>(), any::<u64>())
+            .prop_map(|(op, a, b, n)| BlobId { op: OpId(op), token: Token { epoch: Epoch(a, b), n } })
+    }
+
+    proptest! {
+        #[test]
+        fn blob_keys_round_trip_and_keep_the_order(a in any_blob(), b in any_blob()) {
+            prop_assert_eq!(read_blob(&blob(a)), a);
+            prop_assert_eq!(blob(a).cmp(&blob(b)), a.cmp(&b));
+        }
+        #[test]
+        fn children_are_those_of_the_directory_and_no_others(names in prop::collection::vec("[ab/]{1,4}", 1..6)) {
+            let dir = FtpPath::root().resolve(&names[0]).unwrap();
+            for name in &names[1..] {
+                let path = FtpPath::root().resolve(name).unwrap();
+                if let Some((parent, name)) = path.split() {
+                    prop_assert_eq!(children(&dir, None).contains(&child(&parent, name)), parent == dir);
+                    prop_assert!(!children(&parent, Some(name)).contains(&child(&parent, name)));
+                }
+            }
+        }
+    }
+}

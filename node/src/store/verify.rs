@@ -1,0 +1,181 @@
+//! Checks a stopped node's disk against its index: every visible file's bytes, read again and hashed. Changes nothing but
+//! the lock file; never asks another node.
+
+use super::blobs::Blobs;
+use super::error::{OpenError, StoreError};
+use super::identity::Identity;
+use super::keys::{self, Table};
+use super::lock::DirectoryLock;
+use super::tables::Tables;
+use crate::cluster::{BlobId, Extent, File, Hash, Head, NodeId, PathEntry, Position, Version};
+use crate::path::FtpPath;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes read at a time.
+const BLOCK: usize = 256 * 1024;
+
+/// One visible file of the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// Its path.
+    pub path: FtpPath,
+    /// Its length, in bytes.
+    pub size: u64,
+    /// BLAKE3 of the whole, as the index has it.
+    pub hash: Hash,
+    /// Which version it is.
+    pub position: Position,
+    /// The nodes that are to hold its bytes.
+    pub nodes: Vec<NodeId>,
+    /// Whether this node is one of them.
+    pub listed: bool,
+    /// Whether all its bytes are here, with the right hashes.
+    pub holds: bool,
+    /// False when this node should hold it and does not, or holds something else.
+    pub ok: bool,
+    /// What is wrong, for people.
+    pub problem: Option<String>,
+}
+
+/// The whole disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The node.
+    pub node: NodeId,
+    /// Visible files in the index.
+    pub files: u64,
+    /// Those whose bytes are here and right.
+    pub held: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that are not ok.
+    pub problems: u64,
+    /// Files whose bytes are here although this node is not listed for them.
+    pub surplus: u64,
+    /// Blobs that no head refers to: replaced versions, and uploads that never ended.
+    pub unreferenced: u64,
+}
+
+/// Checks the data directory of a stopped node; `each` gets every visible file, in the order of paths. Refuses a directory
+/// that is held. Blocking, reads every byte of every file.
+pub fn verify(dir: &Path, mut each: impl FnMut(&FileReport)) -> Result<Summary, OpenError> {
+    let database = dir.join("database");
+    if !database.exists() {
+        return Err(OpenError::NotADataDirectory(dir.to_owned()));
+    }
+    let _lock = DirectoryLock::take(dir)?;
+    let identity = Identity::read(dir)?.ok_or_else(|| OpenError::NotADataDirectory(dir.to_owned()))?;
+    let disk = Disk { tables: Tables::open(&database)?, blobs: Blobs::at(dir, 0, Arc::default()), node: identity.node };
+    let unreferenced = unreferenced(&disk.tables, &disk.blobs.census()?).len() as u64;
+    let mut summary = Summary { node: disk.node, unreferenced, ..Summary::default() };
+    for (key, value) in disk.tables.scan(Table::Index, keys::all()) {
+        let entry: PathEntry = keys::decode(&value);
+        let Some(head) = entry.visible() else { continue };
+        let Version::File(file) = &head.what else { continue };
+        let report = disk.check(keys::read_path(&key), head, file);
+        summary.files += 1;
+        summary.held += u64::from(report.holds);
+        summary.bytes += if report.holds { report.size } else { 0 };
+        summary.problems += u64::from(!report.ok);
+        summary.surplus += u64::from(report.holds && !report.listed);
+        each(&report);
+    }
+    Ok(summary)
+}
+
+/// Blobs on the disk, inline or among these files, that no head refers to.
+pub(super) fn unreferenced(tables: &Tables, files: &[(BlobId, u64)]) -> Vec<BlobId> {
+    let mut here: BTreeSet<BlobId> = files.iter().map(|(blob, _)| *blob).collect();
+    here.extend(tables.keys(Table::Inline, keys::all()).map(|key| keys::read_blob(&key)));
+    for key in tables.keys(Table::References, keys::all()) {
+        here.remove(&keys::read_blob(&key));
+    }
+    here.into_iter().collect()
+}
+
+struct Disk {
+    tables: Tables,
+    blobs: Blobs,
+    node: NodeId,
+}
+
+impl Disk {
+    fn check(&self, path: FtpPath, head: &Head, file: &File) -> FileReport {
+        let listed = head.location.nodes.contains(&self.node);
+        let checked = self.bytes(file);
+        let absent = matches!(checked, Err(Problem::Absent));
+        let holds = checked.is_ok();
+        FileReport {
+            path,
+            size: file.size,
+            hash: file.hash,
+            position: head.position,
+            nodes: head.location.nodes.clone(),
+            listed,
+            holds,
+            ok: holds || (absent && !listed),
+            problem: checked.err().filter(|_| listed || !absent).map(|problem| problem.to_string()),
+        }
+    }
+
+    /// Reads all extents in order; each must have its hash, and all together the file's.
+    fn bytes(&self, file: &File) -> Result<(), Problem> {
+        let (mut whole, mut size) = (blake3::Hasher::new(), 0);
+        for extent in &file.extents {
+            let mut part = blake3::Hasher::new();
+            self.read(extent, |bytes| {
+                part.update(bytes);
+                whole.update(bytes);
+            })?;
+            if Hash::from(part.finalize()) != extent.hash {
+                return Err(Problem::Rotten(extent.blob));
+            }
+            size += extent.length;
+        }
+        if size != file.size {
+            return Err(Problem::Size(size));
+        }
+        if Hash::from(whole.finalize()) == file.hash { Ok(()) } else { Err(Problem::Whole) }
+    }
+
+    fn read(&self, extent: &Extent, mut each: impl FnMut(&[u8])) -> Result<(), Problem> {
+        let short = |e: std::io::Error| Problem::Unreadable(extent.blob, e.to_string());
+        if let Some(value) = self.tables.get(Table::Inline, &keys::blob(extent.blob)) {
+            let range = usize::try_from(extent.offset).ok().zip(usize::try_from(extent.offset + extent.length).ok());
+            let part = range.and_then(|(from, to)| keys::payload(&value).get(from..to));
+            each(part.ok_or_else(|| Problem::Unreadable(extent.blob, "shorter than its extent".to_owned()))?);
+            return Ok(());
+        }
+        let mut blob = self.blobs.open(extent.blob)?.ok_or(Problem::Absent)?;
+        blob.seek(SeekFrom::Start(extent.offset)).map_err(short)?;
+        let (mut left, mut block) = (extent.length, vec![0; BLOCK]);
+        while left > 0 {
+            let most = left.min(BLOCK as u64);
+            let part = &mut block[..usize::try_from(most).expect("a block's length")];
+            blob.read_exact(part).map_err(short)?;
+            each(part);
+            left -= most;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("its bytes are not here")]
+    Absent,
+    #[error("blob {0} has other bytes than were stored")]
+    Rotten(BlobId),
+    #[error("blob {0} cannot be read: {1}")]
+    Unreadable(BlobId, String),
+    #[error("its extents have {0} bytes together")]
+    Size(u64),
+    #[error("its extents do not make up the whole that was stored")]
+    Whole,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
