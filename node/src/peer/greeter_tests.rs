@@ -1,13 +1,13 @@
 //! Who gets in and who does not, over real TLS on loopback.
 
 use super::*;
-use crate::peer::testing::{Authority, info};
+use crate::peer::testing::{Authority, boots, info};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 fn greeter(n: u128, cluster: &str, chain: &[u64], tls: PeerTls) -> Arc<Greeter> {
-    let identity = Identity { cluster: cluster.into(), info: info(n, "127.0.0.1:1"), boot: Boot::of(chain) };
+    let identity = Identity { cluster: cluster.into(), info: info(n, "127.0.0.1:1"), boot: boots(chain) };
     Greeter::new(identity, tls)
 }
 

@@ -2,14 +2,13 @@
 //! [`Greeter`](super::Greeter) says them.
 
 use crate::cluster::PeerInfo;
+use crate::store::BootChain;
 use serde::{Deserialize, Serialize};
 
 /// The version of all that follows a Hello. A node refuses greater ones.
 pub const PROTOCOL: u32 = 1;
 /// Longest frame before the peer is known, in bytes.
 pub(crate) const HELLO_MAX: usize = 64 << 10;
-/// Boot numbers a Hello carries at most.
-pub const BOOTS: usize = 32;
 
 /// What a node says of itself, and fixes for the life of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +21,8 @@ pub struct Hello {
     pub port: Port,
     /// Its identity and addresses.
     pub info: PeerInfo,
-    /// Its boots.
-    pub boot: Boot,
+    /// Its boots so far, this one included.
+    pub boot: BootChain,
 }
 
 /// What a connection is for.
@@ -34,16 +33,6 @@ pub enum Port {
     Rpc,
     /// File bytes (2124).
     Raw,
-}
-
-/// A node's boots so far: every start adds a random number to a chain that is kept in the data directory. Two nodes that
-/// run from copies of one directory have chains of which neither extends the other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Boot {
-    /// How many there were.
-    pub count: u64,
-    /// The numbers of the last ones, at most [`BOOTS`], the newest at the end.
-    pub recent: Vec<u64>,
 }
 
 /// Why a Hello was refused. The connection ends with it.
@@ -99,44 +88,9 @@ pub(crate) struct AnyHello {
     pub(crate) protocol: u32,
 }
 
-impl Boot {
-    /// From the whole chain, oldest boot first.
-    pub fn of(chain: &[u64]) -> Self {
-        Self { count: chain.len() as u64, recent: chain[chain.len().saturating_sub(BOOTS)..].to_vec() }
-    }
-    /// Whether this chain is `known` or goes on from it. False also when it is so much longer that it cannot be told.
-    pub fn extends(&self, known: &Self) -> bool {
-        let Some(newest) = known.recent.last() else { return true };
-        let Some(later) = self.count.checked_sub(known.count) else { return false };
-        // Where `known`'s newest number must stand in this chain, from its end.
-        let at = usize::try_from(later).ok().and_then(|later| self.recent.len().checked_sub(later + 1));
-        at.is_some_and(|at| self.recent[at] == *newest)
-    }
-    /// Whether numbers and count fit together.
-    pub(crate) fn is_sound(&self) -> bool {
-        self.recent.len() as u64 == self.count.min(BOOTS as u64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn chain_extends_itself_and_what_it_went_on_from() {
-        let chain: Vec<u64> = (0..100).collect();
-        let boot = |n: usize| Boot::of(&chain[..n]);
-        assert!(boot(3).extends(&boot(3)));
-        assert!(boot(4).extends(&boot(3)));
-        assert!(boot(1).extends(&boot(0)));
-        assert!(boot(80).extends(&boot(80 - BOOTS + 1)));
-        assert!(!boot(3).extends(&boot(4)), "an older boot");
-        assert!(!boot(80).extends(&boot(80 - BOOTS)), "too far to tell");
-        assert!(!Boot::of(&[0, 1, 77]).extends(&boot(3)), "a copy");
-        assert!(!Boot::of(&[0, 1, 77, 4]).extends(&boot(3)), "a copy that booted again");
-        assert!(boot(80).is_sound() && boot(2).is_sound());
-        assert!(!Boot { count: u64::MAX, recent: vec![] }.is_sound());
-    }
 
     #[test]
     fn refusals_of_later_versions_are_understood_as_such() {

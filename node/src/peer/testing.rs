@@ -2,6 +2,7 @@
 
 use super::{PeerTls, Pem};
 use crate::cluster::{NodeId, PeerInfo, Rank};
+use crate::store::BootChain;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,11 @@ pub(crate) fn info(n: u128, address: &str) -> PeerInfo {
     let (node, address) = (NodeId(n), address.parse().unwrap());
     let rank = Rank { priority: 0, address, node };
     PeerInfo { node, rank, raw: address, ftp: "127.0.0.1:21".into(), name: format!("n{n}"), zone: "z".into() }
+}
+
+/// A node's boots.
+pub(crate) fn boots(chain: &[u64]) -> BootChain {
+    BootChain { count: chain.len() as u64, recent: chain.to_vec() }
 }
 
 /// A CA.

@@ -1,0 +1,217 @@
+//! Calls every address that may be a node's, for ever: whoever is down may be the other half of the cluster. One link a
+//! node, however many addresses lead to it. It never judges who is a member.
+
+use super::discovery::Discovery;
+use super::greeter::{GreetError, Greeted, Greeter};
+use super::hello::Port;
+use super::link::{LinkEnd, LinkEvent, queues, send_all};
+use crate::cluster::{NodeId, PeerInfo};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// Between two calls of one address.
+const REDIAL: Duration = Duration::from_secs(1);
+/// Between two calls of an address that turned out to be this node's own: it may pass to another node.
+const REDIAL_OWN: Duration = Duration::from_secs(60);
+/// Between two looks at what is due.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two questions to discovery.
+const DISCOVER: Duration = Duration::from_secs(2);
+/// Addresses that are called.
+const TARGETS: usize = 1024;
+
+/// An address.
+#[derive(Debug)]
+struct Target {
+    /// Who answered there last, or is remembered to.
+    node: Option<NodeId>,
+    /// When to call next; `None` while a call or a link runs.
+    due: Option<Instant>,
+    /// Whether the last call failed, and was logged.
+    failing: bool,
+}
+
+/// What a task of the dialler has done.
+#[derive(Debug)]
+enum Did {
+    Dialled(SocketAddr, Box<Result<Greeted, GreetError>>, Instant),
+    Linked(SocketAddr, NodeId, LinkEnd, Instant),
+    Discovered(Vec<SocketAddr>),
+}
+
+/// The one caller of other nodes.
+#[derive(Debug)]
+pub(crate) struct Dialler<D> {
+    greeter: Arc<Greeter>,
+    discovery: Arc<D>,
+    events: mpsc::Sender<LinkEvent>,
+    /// Addresses of peers that called this node.
+    heard: mpsc::Receiver<PeerInfo>,
+    targets: BTreeMap<SocketAddr, Target>,
+    linked: BTreeSet<NodeId>,
+    tasks: JoinSet<Did>,
+    stop: CancellationToken,
+}
+
+impl<D: Discovery> Dialler<D> {
+    /// Will call what `discovery` finds, the peers `met` before and those that are `heard`.
+    pub(crate) fn new(
+        greeter: Arc<Greeter>,
+        discovery: D,
+        met: &[PeerInfo],
+        heard: mpsc::Receiver<PeerInfo>,
+        events: mpsc::Sender<LinkEvent>,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut dialler = Self {
+            greeter,
+            discovery: Arc::new(discovery),
+            events,
+            heard,
+            targets: BTreeMap::new(),
+            linked: BTreeSet::new(),
+            tasks: JoinSet::new(),
+            stop,
+        };
+        for info in met {
+            dialler.learn(info.rank.address, Some(info.node));
+        }
+        dialler
+    }
+    /// Runs until it is stopped; then all its links end.
+    pub(crate) async fn run(mut self) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.discover();
+        let stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(did) = self.tasks.join_next() => {
+                    // A task is only ever aborted below; a panic in one is a bug like any other.
+                    if self.conclude(did.expect("dialling tasks do not panic")).await.is_err() {
+                        break;
+                    }
+                }
+                Some(info) = self.heard.recv() => self.learn(info.rank.address, Some(info.node)),
+                _ = look.tick() => self.call_due(),
+            }
+        }
+        self.tasks.shutdown().await;
+    }
+
+    fn learn(&mut self, address: SocketAddr, node: Option<NodeId>) {
+        if node == Some(self.greeter.me().info.node) {
+            return;
+        }
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.node = target.node.or(node);
+        } else if self.targets.len() < TARGETS {
+            self.targets.insert(address, Target { node, due: Some(Instant::now()), failing: false });
+        } else {
+            tracing::debug!(%address, "too many addresses of peers, this one is not called");
+        }
+    }
+    fn discover(&mut self) {
+        let discovery = self.discovery.clone();
+        self.tasks.spawn(async move { Did::Discovered(discovery.addresses().await) });
+    }
+    fn call_due(&mut self) {
+        let now = Instant::now();
+        for (&address, target) in &mut self.targets {
+            let linked = target.node.is_some_and(|node| self.linked.contains(&node));
+            if linked || target.due.is_none_or(|due| due > now) {
+                continue;
+            }
+            target.due = None;
+            let greeter = self.greeter.clone();
+            self.tasks.spawn(async move {
+                let result = greeter.dial(address, Port::Rpc).await;
+                Did::Dialled(address, Box::new(result), now)
+            });
+        }
+    }
+    /// Takes a finished task in; fails when the driver is gone.
+    async fn conclude(&mut self, did: Did) -> Result<(), mpsc::error::SendError<LinkEvent>> {
+        match did {
+            Did::Discovered(addresses) => {
+                self.forget_strangers(&addresses);
+                addresses.into_iter().for_each(|address| self.learn(address, None));
+                let discovery = self.discovery.clone();
+                self.tasks.spawn(async move {
+                    tokio::time::sleep(DISCOVER).await;
+                    Did::Discovered(discovery.addresses().await)
+                });
+                Ok(())
+            }
+            Did::Dialled(address, result, since) => match *result {
+                Ok(greeted) => self.link(address, greeted).await,
+                Err(error) => self.failed(address, &error, since).await,
+            },
+            Did::Linked(address, node, end, since) => {
+                tracing::info!(peer = ?node, %address, %end, "link down");
+                self.linked.remove(&node);
+                // At once: a refusing port tells that the process is gone. Not at once again if that led nowhere.
+                self.due(address, since + REDIAL);
+                self.events.send(LinkEvent::Down(node)).await
+            }
+        }
+    }
+    /// Drops addresses that discovery does not name any more and that never answered.
+    fn forget_strangers(&mut self, named: &[SocketAddr]) {
+        self.targets.retain(|address, target| target.node.is_some() || target.due.is_none() || named.contains(address));
+    }
+    fn due(&mut self, address: SocketAddr, at: Instant) {
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.due = Some(at.max(Instant::now()));
+        }
+    }
+    async fn link(&mut self, address: SocketAddr, greeted: Greeted) -> Result<(), mpsc::error::SendError<LinkEvent>> {
+        let info = greeted.info.clone();
+        let node = info.node;
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.node = Some(node);
+            target.failing = false;
+        }
+        self.learn(info.rank.address, Some(node));
+        if !self.linked.insert(node) {
+            // The node is linked by another of its addresses; this one is called again when that link is down.
+            self.due(address, Instant::now() + REDIAL);
+            return Ok(());
+        }
+        tracing::info!(peer = ?node, name = %info.name, %address, "link up");
+        let (outgoing, queues) = queues(self.stop.child_token());
+        let since = Instant::now();
+        self.tasks.spawn(async move { Did::Linked(address, node, send_all(greeted, queues).await, since) });
+        self.events.send(LinkEvent::Up(info, outgoing)).await
+    }
+    async fn failed(
+        &mut self,
+        address: SocketAddr,
+        error: &GreetError,
+        since: Instant,
+    ) -> Result<(), mpsc::error::SendError<LinkEvent>> {
+        let own = error.is_own();
+        self.due(address, since + if own { REDIAL_OWN } else { REDIAL });
+        let Some(target) = self.targets.get_mut(&address).filter(|_| !own) else { return Ok(()) };
+        match error {
+            // Nobody there: said once, until somebody was.
+            GreetError::Connect(_) | GreetError::Timeout(_) if target.failing => {}
+            GreetError::Connect(_) | GreetError::Timeout(_) => tracing::info!(%address, %error, "no peer there"),
+            _ => self.greeter.log_refusal(address, Port::Rpc, error),
+        }
+        target.failing = true;
+        match target.node {
+            Some(node) if error.port_refused() && !self.linked.contains(&node) => {
+                self.events.send(LinkEvent::PortRefused(node)).await
+            }
+            _ => Ok(()),
+        }
+    }
+}
