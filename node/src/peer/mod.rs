@@ -1,16 +1,32 @@
 //! The shell of the cluster core: authenticated links between nodes, the driver that owns the one `Member`, discovery.
+//!
+//! A connection: `tls` → `hello`, said by `greeter` (both ports) → `frame`s. What a node sends goes over connections that
+//! its `dialler` opened, what it receives comes over those that its `acceptor` took; `link` runs both kinds. All of it
+//! ends in the queues of the `driver`; sessions reach it by a `handle`.
 
+mod acceptor;
+mod dialler;
+mod discovery;
+mod driver;
+mod events;
 mod frame;
 mod greeter;
 mod handle;
 mod hello;
+mod link;
+#[cfg(test)]
+mod link_tests;
 mod quiet;
+mod start;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tls;
+mod watch;
 
+pub use discovery::{Discovery, StaticSeeds};
 pub use frame::{FORMAT, FRAME_MAX, FrameError, encode, read_frame, write_frame};
 pub use greeter::{GreetError, Greeted, Greeter, Identity, Presence};
-pub use handle::*;
-pub use hello::{BOOTS, Boot, Hello, HelloRefusal, PROTOCOL, Port};
+pub use handle::{ClusterHandle, Operation, Stopped};
+pub use hello::{Hello, HelloRefusal, PROTOCOL, Port};
+pub use start::{PeerConfig, PeerTasks, start};
 pub use tls::{KeyHash, PeerStream, PeerTls, Pem, Secured, TlsConfigError};
