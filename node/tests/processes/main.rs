@@ -1,0 +1,67 @@
+//! Real processes, real clients: `trebol` as its users run it, driven by lftp, curl, wget, ncftp, tnftp and Python's
+//! ftplib over TLS. It looks at the product from outside only: at replies, exit codes, files, `status` and `verify`.
+//!
+//! `cargo test -p node --test processes -- NAME` runs the tests whose names contain NAME. A test whose client is not
+//! installed is ignored with the reason, or fails where `TREBOL_REQUIRE_CLIENTS=1`. `TREBOL_LONG=1` makes files large.
+
+mod clients;
+mod cluster;
+mod control;
+mod cuts;
+mod death;
+mod edges;
+mod inputs;
+mod strangers;
+mod tree;
+mod verify;
+mod wait;
+mod writers;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use std::process::ExitCode;
+
+/// What a test, or a step of one, comes to.
+type Outcome<T = ()> = Result<T, Failed>;
+
+/// A test, the clients it needs, and what it does.
+type Story = (&'static str, &'static [&'static str], fn() -> Outcome);
+
+/// The cluster's tests use all cores by themselves: one at a time unless told otherwise.
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(1));
+    let stories = [
+        tree::STORIES,
+        death::STORIES,
+        writers::STORIES,
+        cuts::STORIES,
+        strangers::STORIES,
+        inputs::STORIES,
+        edges::STORIES,
+    ];
+    let trials = stories.into_iter().flatten().map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// What a test needs that no package installs: the right to mount a disk of a given size.
+const MOUNT: &str = "mount";
+
+fn trial(&(name, needs, run): &Story) -> Trial {
+    Trial::ignorable_test(name, move || match needs.iter().find(|need| !available(need)) {
+        Some(&MOUNT) => Ok(Completion::ignored_with("no right to mount a small disk")),
+        Some(client) if std::env::var("TREBOL_REQUIRE_CLIENTS").is_ok_and(|set| set == "1") => {
+            Err(format!("{client} is not installed, and TREBOL_REQUIRE_CLIENTS=1").into())
+        }
+        Some(client) => Ok(Completion::ignored_with(format!("{client} is not installed"))),
+        None => run().map(|()| Completion::Completed),
+    })
+}
+
+fn available(need: &str) -> bool {
+    if need == MOUNT { clients::may_mount() } else { clients::installed(need) }
+}
+
+/// Fails with the sentence unless it holds. Tests without `libtest` have no `assert!` that counts as one.
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(otherwise().into()) }
+}

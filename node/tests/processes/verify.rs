@@ -1,0 +1,74 @@
+//! Judges a stopped cluster by `trebol verify --json` on every data directory, and trees by their bytes.
+
+use crate::cluster::{Cluster, trebol};
+use crate::{Outcome, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Copies of every file.
+const COPIES: usize = 3;
+
+/// What the nodes know of one file: hash and number of whole copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// BLAKE3 of all bytes, as hex.
+    pub(crate) hash: String,
+    /// Nodes that hold it, verified.
+    pub(crate) copies: usize,
+}
+
+/// Stops the cluster and verifies all nodes: every file whole, on exactly three, everywhere the same.
+pub(crate) fn all_whole(cluster: &mut Cluster) -> Outcome<BTreeMap<String, Kept>> {
+    cluster.stop()?;
+    let mut files: BTreeMap<String, Kept> = BTreeMap::new();
+    for node in &cluster.nodes {
+        let data = node.data.to_str().ok_or("a data directory that is no text")?;
+        let (status, said) = trebol(&["verify", "--json", "--data", data], &[])?;
+        ensure(status.success(), || format!("verify of {} ended with {status}:\n{said}", node.name))?;
+        let mut known = 0;
+        for line in said.lines() {
+            let row: Value = serde_json::from_str(line).map_err(|error| format!("verify printed {line:?}: {error}"))?;
+            let (Some(path), Some(hash)) = (row["path"].as_str(), row["hash"].as_str()) else { continue };
+            ensure(row["ok"] == true, || format!("{}: {line}", node.name))?;
+            known += 1;
+            let kept = files.entry(path.to_owned()).or_insert_with(|| Kept { hash: hash.to_owned(), copies: 0 });
+            ensure(kept.hash == hash, || format!("{}: two hashes of {path}", node.name))?;
+            kept.copies += usize::from(row["holds"] == true);
+        }
+        ensure(known == files.len(), || format!("{} knows {known} files of {}", node.name, files.len()))?;
+    }
+    let odd: Vec<_> = files.iter().filter(|(_, kept)| kept.copies != COPIES).take(5).collect();
+    ensure(odd.is_empty(), || format!("not on exactly {COPIES} nodes: {odd:?}"))?;
+    Ok(files)
+}
+
+/// Every file of a tree, by its path there, with the BLAKE3 of its bytes.
+pub(crate) fn hashes(root: &Path) -> Outcome<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![root.to_path_buf()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                let name = path.strip_prefix(root)?.to_str().ok_or("a name that is no text")?.to_owned();
+                found.insert(name, blake3::hash(&fs::read(&path)?).to_hex().to_string());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Fails unless the cluster keeps exactly the tree's bytes under `prefix`.
+pub(crate) fn holds_tree(kept: &BTreeMap<String, Kept>, prefix: &str, tree: &BTreeMap<String, String>) -> Outcome {
+    for (name, hash) in tree {
+        let path = format!("{prefix}/{name}");
+        let file = kept.get(&path).ok_or_else(|| format!("{path} is not there"))?;
+        ensure(file.hash == *hash, || format!("{path} has other bytes"))?;
+    }
+    let there = kept.keys().filter(|path| path.starts_with(&format!("{prefix}/"))).count();
+    ensure(there == tree.len(), || format!("{there} files under {prefix}, {} sent", tree.len()))
+}
