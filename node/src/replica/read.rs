@@ -1,9 +1,14 @@
-//! RETR: a version's bytes from this disk or, proxied block by block and never stored, from a replica.
+//! RETR: a version's bytes from this disk or, proxied block by block and never stored, from a replica (specification: the
+//! node in between keeps nothing). A replica that dies is replaced by another at the same offset of the same version.
 
 use super::Replicas;
-use crate::cluster::File;
-use crate::cluster::Location;
+use super::raw::{Incoming, Raw};
+use super::wire::RawError;
+use crate::cluster::{Extent, File, Hash, Location, NodeId};
 use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Why a version could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +19,9 @@ pub enum ReadError {
     /// The offset is beyond the end.
     #[error("offset beyond the end of the file")]
     BeyondEnd,
+    /// The bytes that came do not fit their hash, and some were already handed out.
+    #[error("the file's bytes are damaged on a replica")]
+    Damaged,
 }
 
 /// A version's bytes from some offset on.
@@ -34,18 +42,157 @@ pub enum Download {
 
 /// Chunks of a version, from wherever they are; a replica that dies is replaced at the same offset.
 #[derive(Debug)]
-pub struct Stream {}
+pub struct Stream {
+    raw: Arc<Raw>,
+    nodes: Vec<NodeId>,
+    parts: VecDeque<Part>,
+    incoming: Option<(NodeId, Incoming)>,
+    /// Nodes that failed since the last byte.
+    failed: Vec<NodeId>,
+}
+
+/// What is to be read of one extent.
+#[derive(Debug)]
+struct Part {
+    extent: Extent,
+    /// Bytes of the extent that are skipped or handed out.
+    at: u64,
+    /// Handed out.
+    handed: u64,
+    /// Only when the extent is read from its start.
+    hasher: Option<blake3::Hasher>,
+}
 
 impl Stream {
     /// The next chunk, `None` at the end. Bytes that fail their hash are an error before the last chunk is handed out.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ReadError> {
-        unimplemented!()
+        while let Some(part) = self.parts.front_mut() {
+            if part.at == part.extent.length {
+                self.parts.pop_front();
+                self.incoming = None;
+                continue;
+            }
+            let Some((node, incoming)) = &mut self.incoming else {
+                self.open().await?;
+                continue;
+            };
+            let node = *node;
+            match incoming.next(&self.raw.pool).await.and_then(|chunk| part.take(chunk)) {
+                Ok(chunk) => {
+                    self.failed.clear();
+                    return Ok(Some(chunk));
+                }
+                Err(RawError::Damaged) if part.handed > 0 => {
+                    tracing::error!(%node, blob = %part.extent.blob, "bytes do not fit their hash");
+                    return Err(ReadError::Damaged);
+                }
+                Err(error) => {
+                    tracing::warn!(%node, blob = %part.extent.blob, at = part.at, %error, "replica lost during a download");
+                    self.incoming = None;
+                    self.failed.push(node);
+                    self.raw.pool.shun(node);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens what is left of the first part at the first node that has it and did not just fail.
+    async fn open(&mut self) -> Result<(), ReadError> {
+        let Some(part) = self.parts.front() else { return Ok(()) };
+        let (blob, offset, length) = (part.extent.blob, part.extent.offset + part.at, part.extent.length - part.at);
+        for &node in &self.nodes {
+            if self.failed.contains(&node) {
+                continue;
+            }
+            let opened = if node == self.raw.me {
+                self.raw.get_local(blob, offset, length).await
+            } else {
+                self.raw.get(node, blob, offset, length).await.map(Some)
+            };
+            match opened {
+                Ok(Some(incoming)) => {
+                    self.incoming = Some((node, incoming));
+                    return Ok(());
+                }
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%node, %blob, %error, "replica does not serve"),
+            }
+            self.failed.push(node);
+        }
+        Err(ReadError::NoReplica)
+    }
+}
+
+impl Part {
+    /// Checks the next chunk, if there is one, and hands it out.
+    fn take(&mut self, chunk: Option<Bytes>) -> Result<Bytes, RawError> {
+        let chunk = chunk.ok_or(RawError::Ended)?;
+        let at = self.at + chunk.len() as u64;
+        if at > self.extent.length {
+            return Err(RawError::BodyTooLong);
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&chunk);
+            if at == self.extent.length && Hash::from(hasher.finalize()) != self.extent.hash {
+                hasher.reset();
+                return Err(RawError::Damaged);
+            }
+        }
+        (self.at, self.handed) = (at, self.handed + chunk.len() as u64);
+        Ok(chunk)
     }
 }
 
 impl Replicas {
     /// Opens a version from byte `offset` on.
-    pub async fn open(&self, _file: &File, _location: &Location, _offset: u64) -> Result<Download, ReadError> {
-        unimplemented!()
+    pub async fn open(&self, file: &File, location: &Location, offset: u64) -> Result<Download, ReadError> {
+        open(&self.raw, file, location, offset).await
     }
+}
+
+/// [`Replicas::open`] without the cluster.
+pub(super) async fn open(raw: &Arc<Raw>, file: &File, location: &Location, offset: u64) -> Result<Download, ReadError> {
+    if offset > file.size {
+        return Err(ReadError::BeyondEnd);
+    }
+    let parts = parts(&file.extents, offset);
+    // Before the leader's word says so, and after it no longer does: a blob that is here is the right one.
+    if let (Some(Part { extent, at, .. }), 1) = (parts.front(), parts.len()) {
+        let (offset, length) = (extent.offset + *at, extent.length - *at);
+        if let Ok(Some(file)) = raw.open_blob(extent.blob, offset, length).await {
+            return Ok(Download::Local { file, offset, length });
+        }
+    }
+    let nodes = order(raw, &location.nodes);
+    let mut stream = Stream { raw: raw.clone(), nodes, parts, incoming: None, failed: Vec::new() };
+    // Before the client is told that its file comes.
+    stream.open().await?;
+    Ok(Download::Stream(stream))
+}
+
+/// What of the extents lies behind `offset`.
+fn parts(extents: &[Extent], offset: u64) -> VecDeque<Part> {
+    let mut skip = offset;
+    let mut parts = VecDeque::new();
+    for &extent in extents {
+        let at = skip.min(extent.length);
+        skip -= at;
+        if at < extent.length {
+            parts.push_back(Part { extent, at, handed: 0, hasher: (at == 0).then(blake3::Hasher::new) });
+        }
+    }
+    parts
+}
+
+/// This node first, then the others in turn, those that failed a moment ago last.
+fn order(raw: &Raw, nodes: &[NodeId]) -> Vec<NodeId> {
+    let mut others: Vec<_> = nodes.iter().copied().filter(|node| *node != raw.me).collect();
+    if !others.is_empty() {
+        let turn = raw.turn.fetch_add(1, Ordering::Relaxed) % others.len();
+        others.rotate_left(turn);
+    }
+    others.sort_by_key(|node| raw.pool.is_shunned(*node));
+    others.insert(0, raw.me);
+    others
 }

@@ -1,9 +1,13 @@
-//! STOR: from the client's chunks to three disks and a committed version.
+//! STOR: from the client's chunks to three disks and a committed version. The doors only; the way is in `stage`.
 
 use super::Replicas;
-use crate::cluster::{Change, Outcome, Refusal};
+use super::raw::Raw;
+use super::stage::stage;
+use crate::cluster::{BlobId, Change, FrontEvent, NodeId, Outcome, Refusal};
+use crate::peer::{Operation, Stopped};
 use bytes::Bytes;
 use std::future::Future;
+use std::sync::Arc;
 
 /// Where an upload's bytes come from.
 pub trait Source: Send {
@@ -28,6 +32,12 @@ pub enum UploadError {
     Stopped,
 }
 
+impl From<Stopped> for UploadError {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
 /// What an upload did.
 #[derive(Debug, Clone)]
 pub struct Uploaded {
@@ -39,19 +49,36 @@ pub struct Uploaded {
 
 /// An upload whose lock is held and whose replicas are known: only now may the data connection be opened.
 #[derive(Debug)]
-pub struct Upload {}
+pub struct Upload {
+    raw: Arc<Raw>,
+    operation: Operation,
+    blob: BlobId,
+    nodes: Vec<NodeId>,
+}
 
 impl Replicas {
     /// Asks for lock and plan.
-    pub async fn begin(&self, _change: Change) -> Result<Upload, UploadError> {
-        unimplemented!()
+    pub async fn begin(&self, change: Change) -> Result<Upload, UploadError> {
+        let mut operation = self.handle.submit(change, self.raw.limits.patience).await?;
+        match operation.next().await? {
+            FrontEvent::Stage { blob, replicas } => {
+                Ok(Upload { raw: self.raw.clone(), operation, blob, nodes: replicas })
+            }
+            FrontEvent::Refused(refusal) => Err(refusal.into()),
+            event @ (FrontEvent::Replacement { .. } | FrontEvent::Done(_)) => {
+                tracing::error!(op = %operation.id(), ?event, "an event before the bytes were asked for");
+                Err(Refusal::Unknown.into())
+            }
+        }
     }
 }
 
 impl Upload {
     /// Streams all chunks to the replicas, waits for every confirmation, commits. Dropping the future, or the upload,
     /// cancels it.
-    pub async fn run<S: Source>(self, _source: &mut S) -> Result<Uploaded, UploadError> {
-        unimplemented!()
+    pub async fn run<S: Source>(self, source: &mut S) -> Result<Uploaded, UploadError> {
+        let Self { raw, operation, blob, nodes } = self;
+        let (outcome, size) = stage(raw, operation, blob, nodes, source).await?;
+        Ok(Uploaded { outcome, size })
     }
 }
