@@ -1,11 +1,12 @@
 //! The RPC port: accepts peers and runs what they dialled. Of several connections of one node the newest counts; nothing
 //! of an older one is heard once it is up.
 
+use super::dialler::Heard;
 use super::frame::FrameError;
 use super::greeter::{Greeted, Greeter};
 use super::hello::Port;
 use super::link::{LinkEnd, LinkEvent, receive_all, used};
-use crate::cluster::{NodeId, PeerInfo};
+use crate::cluster::NodeId;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 struct Shared {
     greeter: Arc<Greeter>,
     events: mpsc::Sender<LinkEvent>,
-    heard: mpsc::Sender<PeerInfo>,
+    heard: mpsc::Sender<Heard>,
     current: Arc<Mutex<BTreeMap<NodeId, Running>>>,
     stop: CancellationToken,
 }
@@ -43,7 +44,7 @@ pub(crate) async fn accept_peers(
     listener: TcpListener,
     greeter: Arc<Greeter>,
     events: mpsc::Sender<LinkEvent>,
-    heard: mpsc::Sender<PeerInfo>,
+    heard: mpsc::Sender<Heard>,
     stop: CancellationToken,
 ) {
     let shared = Shared { greeter, events, heard, current: Arc::default(), stop: stop.clone() };
@@ -69,13 +70,13 @@ pub(crate) async fn accept_peers(
 async fn run(tcp: TcpStream, from: SocketAddr, shared: Shared) {
     let serve = async {
         // The greeter has logged why, if there is something to say.
-        let Ok(Greeted { info, mut stream, presence: _presence, .. }) =
+        let Ok(Greeted { info, peers, mut stream, presence: _presence, .. }) =
             shared.greeter.accept(tcp, from, Port::Rpc).await
         else {
             return;
         };
         let node = info.node;
-        let gone = shared.heard.send(info.clone()).await.is_err();
+        let gone = shared.heard.send(Heard { info: info.clone(), peers }).await.is_err();
         if gone || shared.events.send(LinkEvent::Heard(info)).await.is_err() || used(&mut stream).await.is_err() {
             return;
         }

@@ -35,6 +35,16 @@ struct Target {
     due: Option<Instant>,
     /// Whether the last call failed, and was logged.
     failing: bool,
+    /// Whether only discovery has ever named it.
+    discovered: bool,
+}
+
+/// A peer that called this node.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) info: PeerInfo,
+    /// Whom else to call, by its word.
+    pub(crate) peers: Vec<SocketAddr>,
 }
 
 /// What a task of the dialler has done.
@@ -52,7 +62,7 @@ pub(crate) struct Dialler<D> {
     discovery: Arc<D>,
     events: mpsc::Sender<LinkEvent>,
     /// Addresses of peers that called this node.
-    heard: mpsc::Receiver<PeerInfo>,
+    heard: mpsc::Receiver<Heard>,
     targets: BTreeMap<SocketAddr, Target>,
     linked: BTreeSet<NodeId>,
     tasks: JoinSet<Did>,
@@ -65,7 +75,7 @@ impl<D: Discovery> Dialler<D> {
         greeter: Arc<Greeter>,
         discovery: D,
         met: &[PeerInfo],
-        heard: mpsc::Receiver<PeerInfo>,
+        heard: mpsc::Receiver<Heard>,
         events: mpsc::Sender<LinkEvent>,
         stop: CancellationToken,
     ) -> Self {
@@ -80,7 +90,7 @@ impl<D: Discovery> Dialler<D> {
             stop,
         };
         for info in met {
-            dialler.learn(info.rank.address, Some(info.node));
+            dialler.learn(info.rank.address, Some(info.node), false);
         }
         dialler
     }
@@ -99,21 +109,27 @@ impl<D: Discovery> Dialler<D> {
                         break;
                     }
                 }
-                Some(info) = self.heard.recv() => self.learn(info.rank.address, Some(info.node)),
+                Some(Heard { info, peers }) = self.heard.recv() => self.meet(&info, peers),
                 _ = look.tick() => self.call_due(),
             }
         }
         self.tasks.shutdown().await;
     }
 
-    fn learn(&mut self, address: SocketAddr, node: Option<NodeId>) {
-        if node == Some(self.greeter.me().info.node) {
+    fn meet(&mut self, info: &PeerInfo, peers: Vec<SocketAddr>) {
+        self.learn(info.rank.address, Some(info.node), false);
+        peers.into_iter().for_each(|address| self.learn(address, None, false));
+    }
+    fn learn(&mut self, address: SocketAddr, node: Option<NodeId>, discovered: bool) {
+        let me = &self.greeter.me().info;
+        if node == Some(me.node) || (!discovered && address == me.rank.address) {
             return;
         }
         if let Some(target) = self.targets.get_mut(&address) {
             target.node = target.node.or(node);
+            target.discovered &= discovered;
         } else if self.targets.len() < TARGETS {
-            self.targets.insert(address, Target { node, due: Some(Instant::now()), failing: false });
+            self.targets.insert(address, Target { node, due: Some(Instant::now()), failing: false, discovered });
         } else {
             tracing::debug!(%address, "too many addresses of peers, this one is not called");
         }
@@ -142,7 +158,7 @@ impl<D: Discovery> Dialler<D> {
         match did {
             Did::Discovered(addresses) => {
                 self.forget_strangers(&addresses);
-                addresses.into_iter().for_each(|address| self.learn(address, None));
+                addresses.into_iter().for_each(|address| self.learn(address, None, true));
                 let discovery = self.discovery.clone();
                 self.tasks.spawn(async move {
                     tokio::time::sleep(DISCOVER).await;
@@ -165,7 +181,9 @@ impl<D: Discovery> Dialler<D> {
     }
     /// Drops addresses that discovery does not name any more and that never answered.
     fn forget_strangers(&mut self, named: &[SocketAddr]) {
-        self.targets.retain(|address, target| target.node.is_some() || target.due.is_none() || named.contains(address));
+        self.targets.retain(|address, target| {
+            !target.discovered || target.node.is_some() || target.due.is_none() || named.contains(address)
+        });
     }
     fn due(&mut self, address: SocketAddr, at: Instant) {
         if let Some(target) = self.targets.get_mut(&address) {
@@ -174,12 +192,13 @@ impl<D: Discovery> Dialler<D> {
     }
     async fn link(&mut self, address: SocketAddr, greeted: Greeted) -> Result<(), mpsc::error::SendError<LinkEvent>> {
         let info = greeted.info.clone();
+        let peers = greeted.peers.clone();
         let node = info.node;
         if let Some(target) = self.targets.get_mut(&address) {
             target.node = Some(node);
             target.failing = false;
         }
-        self.learn(info.rank.address, Some(node));
+        self.meet(&info, peers);
         if !self.linked.insert(node) {
             // The node is linked by another of its addresses; this one is called again when that link is down.
             self.due(address, Instant::now() + REDIAL);

@@ -2,7 +2,7 @@
 //! fails is refused with a reason, told to the other side where there is one. It never carries anything else.
 
 use super::frame::{FrameError, read_frame, write_frame};
-use super::hello::{AnyHello, HELLO_MAX, Hello, HelloRefusal, PROTOCOL, Port, Reply};
+use super::hello::{AnyHello, HELLO_MAX, Hello, HelloRefusal, PEERS, PROTOCOL, Port, Reply};
 use super::quiet::Quiet;
 use super::tls::{KeyHash, PeerStream, PeerTls, Secured};
 use crate::cluster::{NodeId, PeerInfo};
@@ -49,6 +49,7 @@ pub struct Greeter {
 /// A node that has connections now, and what its first Hello bound to its id.
 #[derive(Debug)]
 struct Known {
+    address: SocketAddr,
     key: Option<KeyHash>,
     boot: BootChain,
     connections: usize,
@@ -61,6 +62,8 @@ pub struct Greeted {
     pub info: PeerInfo,
     /// Which start of it.
     pub boot: BootChain,
+    /// Whom else to call, by its word.
+    pub peers: Vec<SocketAddr>,
     /// The connection, right behind the Hello.
     pub stream: BufReader<PeerStream>,
     /// To be kept as long as the connection: while it is, nobody else can take that node's id.
@@ -98,6 +101,14 @@ pub enum GreetError {
     /// This side refused.
     #[error("peer refused: {0}")]
     Refuses(HelloRefusal),
+}
+
+impl Greeted {
+    fn new(hello: Hello, stream: BufReader<PeerStream>, presence: Presence) -> Self {
+        let Hello { info, boot, mut peers, .. } = hello;
+        peers.truncate(PEERS);
+        Self { info, boot, peers, stream, presence }
+    }
 }
 
 impl GreetError {
@@ -155,7 +166,9 @@ impl Greeter {
 
     fn hello(&self, port: Port) -> Hello {
         let Identity { cluster, info, boot } = self.me.clone();
-        Hello { protocol: PROTOCOL, cluster, port, info, boot }
+        let known = self.known.lock().expect("no panic while held");
+        let peers = known.values().map(|known| known.address).take(PEERS).collect();
+        Hello { protocol: PROTOCOL, cluster, port, info, boot, peers }
     }
     /// The dialler speaks first.
     async fn first(&self, secured: Secured, port: Port) -> Result<Greeted, GreetError> {
@@ -166,7 +179,7 @@ impl Greeter {
             Reply::Refused(refusal) => Err(GreetError::Refused(refusal)),
             Reply::Welcome(hello) => {
                 let presence = self.admit(&hello, port, secured.key).map_err(GreetError::Refuses)?;
-                Ok(Greeted { info: hello.info, boot: hello.boot, stream, presence })
+                Ok(Greeted::new(*hello, stream, presence))
             }
         }
     }
@@ -190,7 +203,7 @@ impl Greeter {
             }
             Ok((hello, presence)) => {
                 write_frame(&mut stream, &Reply::Welcome(Box::new(self.hello(port)))).await?;
-                Ok(Greeted { info: hello.info, boot: hello.boot, stream, presence })
+                Ok(Greeted::new(hello, stream, presence))
             }
         }
     }
@@ -214,13 +227,15 @@ impl Greeter {
             return Err(if own { HelloRefusal::Own } else { HelloRefusal::DuplicateNode });
         }
         let mut all = self.known.lock().expect("no panic while held");
-        let known = all.entry(node).or_insert_with(|| Known { key, boot: hello.boot.clone(), connections: 0 });
+        let address = hello.info.rank.address;
+        let known = all.entry(node).or_insert_with(|| Known { address, key, boot: hello.boot.clone(), connections: 0 });
         if !hello.boot.extends(&known.boot) {
             return Err(HelloRefusal::DuplicateNode);
         }
         if known.key != key {
             return Err(HelloRefusal::OtherKey);
         }
+        known.address = address;
         known.boot = hello.boot.clone();
         known.connections += 1;
         Ok(Presence { node, known: self.known.clone() })

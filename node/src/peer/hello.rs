@@ -4,11 +4,15 @@
 use crate::cluster::PeerInfo;
 use crate::store::BootChain;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// The version of all that follows a Hello. A node refuses greater ones.
 pub const PROTOCOL: u32 = 1;
 /// Longest frame before the peer is known, in bytes.
 pub(crate) const HELLO_MAX: usize = 64 << 10;
+
+/// Addresses of others that a Hello carries at most, and that are taken from one.
+pub const PEERS: usize = 128;
 
 /// What a node says of itself, and fixes for the life of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +27,10 @@ pub struct Hello {
     pub info: PeerInfo,
     /// Its boots so far, this one included.
     pub boot: BootChain,
+    /// RPC addresses of nodes that are connected to it, at most [`PEERS`]: so one seed in common is enough for all to meet.
+    /// Hearsay: it only says whom to call.
+    #[serde(default)]
+    pub peers: Vec<SocketAddr>,
 }
 
 /// What a connection is for.

@@ -134,6 +134,8 @@ async fn closed(reader: &mut ReadHalf<BufReader<PeerStream>>) -> LinkEnd {
     let mut byte = [0];
     match reader.read(&mut byte).await {
         Ok(0) => LinkEnd::Closed,
+        // A process that was killed says no TLS goodbye.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => LinkEnd::Closed,
         Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "the peer answered on a one-way connection").into(),
         Err(error) => error.into(),
     }

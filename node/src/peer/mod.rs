@@ -27,6 +27,6 @@ pub use discovery::{Discovery, StaticSeeds};
 pub use frame::{FORMAT, FRAME_MAX, FrameError, encode, read_frame, write_frame};
 pub use greeter::{GreetError, Greeted, Greeter, Identity, Presence};
 pub use handle::{ClusterHandle, Operation, Stopped};
-pub use hello::{Hello, HelloRefusal, PROTOCOL, Port};
+pub use hello::{Hello, HelloRefusal, PEERS, PROTOCOL, Port};
 pub use start::{PeerConfig, PeerTasks, start};
 pub use tls::{KeyHash, PeerStream, PeerTls, Pem, Secured, TlsConfigError};

@@ -93,3 +93,7 @@ impl Drop for PeerTasks {
         self.stop.cancel();
     }
 }
+
+#[cfg(test)]
+#[path = "start_tests.rs"]
+mod tests;
