@@ -61,8 +61,8 @@ impl Member {
         if self.config.planted == super::planted::Planted::AckBeforePersist {
             self.durable = received;
         }
+        // Said with nothing of the epoch, too: the frame may have been full of older records.
         if let Some(to) = to
-            && received > 0
             && (always || self.durable > self.acknowledged)
         {
             self.acknowledged = self.durable;

@@ -9,7 +9,7 @@ use super::message::{Info, Message, RoleName};
 use super::placement::{Candidate, choose};
 use super::record::{Body, Record};
 use super::types::{Epoch, Hlc, MS, Micros, NodeId, OpId, Position};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Own records kept in memory for members that are a little behind.
@@ -190,7 +190,7 @@ impl Member {
         if self.config.planted == super::planted::Planted::LeaderAloneCommits {
             return vec![self.me.node];
         }
-        let mut set = vec![self.me.node];
+        let mut set = BTreeSet::from([self.me.node]);
         if let Body::Write(write) = body {
             set.extend(write.replicas());
         }
@@ -198,13 +198,11 @@ impl Member {
         let mut others: Vec<NodeId> = lead.members.iter().copied().filter(|m| *m != self.me.node).collect();
         others.sort_by_key(|m| (!self.peers.linked(*m, cx.mono()), lag(m) / 64, *m));
         for other in others {
-            if set.len() < lead.members.len().min(3) && !set.contains(&other) {
-                set.push(other);
+            if set.len() < lead.members.len().min(3) {
+                set.insert(other);
             }
         }
-        set.sort();
-        set.dedup();
-        set
+        set.into_iter().collect()
     }
 
     /// Sends every member what it lacks, one frame at a time.
@@ -221,8 +219,10 @@ impl Member {
             let sent = lead.sent.entry(*member).or_insert_with(fresh);
             let total = |marks: &Marks| marks.iter().map(|(_, n)| n).sum::<u64>();
             let has = has + total(&said.marks);
-            if has != sent.had || said.marks.covers(&sent.marks) {
+            let arrived = said.marks.covers(&sent.marks);
+            if has != sent.had || arrived {
                 (sent.had, sent.since) = (has, now);
+                sent.full &= !arrived; // the acknowledgement of a full frame was lost
             } else if now - sent.since > RESEND {
                 *sent = Sent { had: has, ..fresh() };
             }
