@@ -5,7 +5,7 @@ use super::io::{FrontEvent, Output};
 use super::member::{Cx, Member};
 use super::message::{Change, HeldLock, Message, Refusal, Staged};
 use super::record::Outcome;
-use super::types::{BlobId, Hlc, MS, Micros, NodeId, OpId, Token};
+use super::types::{BlobId, Epoch, Hlc, MS, Micros, NodeId, OpId, Token};
 
 /// After "not the leader".
 const SOON: Micros = 150 * MS;
@@ -38,6 +38,8 @@ pub(super) struct Front {
     lost: Option<(Vec<NodeId>, Vec<NodeId>)>,
     /// A commit was asked for: the outcome may not be known at the end.
     doubtful: bool,
+    /// Whom it was asked of first. Only that reign can say that it was not done: a later one may not know yet.
+    first_asked: Option<(NodeId, Epoch)>,
     cancelled: bool,
     /// How far the fastest clock that granted it a lock was ahead of our monotonic one.
     ahead: Option<i128>,
@@ -84,6 +86,7 @@ impl Member {
             staged: None,
             lost: None,
             doubtful: false,
+            first_asked: None,
             cancelled: false,
             ahead: None,
             again: now,
@@ -99,10 +102,13 @@ impl Member {
     /// Sends what the front wants now, if there is a leader.
     fn send_front(&mut self, cx: Cx<'_>, op: OpId) {
         let now = cx.mono();
-        let Some((leader, _)) = self.leader else { return };
+        let Some((leader, epoch)) = self.leader else { return };
         let Some(front) = self.fronts.get_mut(&op) else { return };
         front.again = now + if front.phase == Phase::Staging { RENEW } else { self.config.rpc };
-        front.doubtful |= front.phase == Phase::Committing;
+        if front.phase == Phase::Committing {
+            front.doubtful = true;
+            front.first_asked = front.first_asked.or(Some((leader, epoch)));
+        }
         if let Some(message) = front.request(op, now) {
             self.send(leader, message);
         }
@@ -265,10 +271,16 @@ impl Member {
         }
     }
 
-    pub(super) fn on_refused(&mut self, op: OpId, refusal: Refusal) {
-        if self.fronts.remove(&op).is_some() {
-            self.tell(op, FrontEvent::Refused(refusal));
-        }
+    pub(super) fn on_refused(&mut self, from: NodeId, op: OpId, refusal: Refusal) {
+        let Some(front) = self.fronts.get(&op) else { return };
+        let refusal = match (front.first_asked, self.leader) {
+            (None, _) => refusal,
+            (first, leader) if first == leader && leader.is_some_and(|l| l.0 == from) => refusal,
+            (_, Some((leader, _))) if leader == from => Refusal::Unknown,
+            _ => return, // of a leader that was, about an attempt that was
+        };
+        self.fronts.remove(&op);
+        self.tell(op, FrontEvent::Refused(refusal));
     }
 
     pub(super) fn on_stale(&mut self, cx: Cx<'_>, op: OpId, token: Token) {

@@ -252,7 +252,7 @@ impl Member {
             Message::Granted { op, token, replicas, hlc } => self.on_granted(cx, op, token, replicas, hlc),
             Message::Replacement { op, token, kept, nodes } => self.on_replacement(op, token, kept, nodes),
             Message::Done { op, outcome } => self.on_done(op, outcome),
-            Message::Refused { op, refusal } => self.on_refused(op, refusal),
+            Message::Refused { op, refusal } => self.on_refused(from, op, refusal),
             Message::Stale { op, token } => self.on_stale(cx, op, token),
             Message::NotLeader { op } => self.on_not_leader(cx, op),
         }
