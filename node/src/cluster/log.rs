@@ -145,10 +145,12 @@ impl Log {
         if self.state.applied.covers(&scope) {
             return false;
         }
+        let covers = self.tail.iter().filter(|r| scope.has(r.position)).filter_map(|r| r.cover());
+        let voids: BTreeSet<Position> = covers.flat_map(|c| c.voids.iter().copied()).collect();
         let mut rest = VecDeque::new();
         while let Some(record) = self.tail.pop_front() {
             if scope.has(record.position) {
-                self.apply(now, &record, storage);
+                self.apply(now, &record, voids.contains(&record.position), storage);
             } else {
                 rest.push_back(record);
             }
@@ -157,7 +159,8 @@ impl Log {
         true
     }
 
-    fn apply(&mut self, now: Micros, record: &Record, storage: &dyn Storage) {
+    /// `void`: a cover that is applied with it says that another copy counts.
+    fn apply(&mut self, now: Micros, record: &Record, void: bool, storage: &dyn Storage) {
         match &record.body {
             Body::Write(write) => {
                 let confirmed = self.state.committed.has(record.position);
@@ -170,7 +173,7 @@ impl Log {
                     }
                     self.apply_effect(record, write, effect, confirmed, storage);
                 }
-                if confirmed || self.view(storage).outcome(write.op).is_none() {
+                if confirmed || !void || self.view(storage).outcome(write.op).is_none() {
                     self.pending.outcome(write.op, Some(record.outcome()));
                     self.outcomes.push_back((now, write.op));
                 }
