@@ -1,1 +1,32 @@
-//! The client side: RFC 959 with explicit TLS (RFC 4217). One client is bytes → command → session → verb.
+//! The client side: FTP (RFC 959) with explicit TLS (RFC 4217), one task a session.
+//!
+//! Bytes come in at `connection`, become a line (`line`), a [`command`], and are answered by one small file per family of
+//! verbs (`verb`), which sees the cluster through `files` and data connections through `data`. Nothing here decides what
+//! is stored where; every failure below becomes a reply in `reply` and nowhere else.
+
+mod ascii;
+mod attempts;
+mod command;
+mod config;
+mod connection;
+mod control;
+mod data;
+mod download;
+mod files;
+mod line;
+mod listener;
+mod listing;
+mod progress;
+mod reply;
+mod session;
+mod stream;
+
+mod tls;
+mod upload;
+mod users;
+mod verb;
+
+pub use config::FtpConfig;
+pub use listener::{FtpTasks, serve};
+pub use tls::{FtpTls, FtpTlsError};
+pub use users::{Users, UsersError};
