@@ -22,10 +22,16 @@ impl Blocks {
     pub(crate) fn new(file: File, offset: u64, length: u64) -> Self {
         Self { file: Arc::new(file), offset, left: length, ahead: None }
     }
-    /// The next block of at most [`CHUNK_MAX`] bytes, `None` at the end. A file that is too short is an error.
+    /// The next block of at most [`CHUNK_MAX`] bytes, `None` at the end. A file that is too short is an error. Safe to
+    /// cancel: a block that was not handed out comes next.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let Some(reading) = self.ahead.take().or_else(|| self.read()) else { return Ok(None) };
-        let block = reading.await??;
+        if self.ahead.is_none() {
+            self.ahead = self.read();
+        }
+        let Some(reading) = &mut self.ahead else { return Ok(None) };
+        let block = reading.await;
+        self.ahead = None;
+        let block = block??;
         self.ahead = self.read();
         Ok(Some(block))
     }

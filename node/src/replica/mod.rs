@@ -10,6 +10,10 @@ mod read;
 mod serve;
 mod sink;
 mod stage;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod write;
 

@@ -99,6 +99,11 @@ impl Pool {
         drop(idle);
         self.failed.lock().expect("no panic while held").retain(|_, at| at.elapsed() < SHUNNED);
     }
+    /// Closes all of them.
+    #[cfg(test)]
+    pub(crate) fn close(&self) {
+        self.idle.lock().expect("no panic while held").clear();
+    }
     /// Remembers that a node does not serve just now.
     pub(crate) fn shun(&self, node: NodeId) {
         let mut failed = self.failed.lock().expect("no panic while held");

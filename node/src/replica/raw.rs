@@ -167,7 +167,7 @@ impl Raw {
     pub(crate) async fn stage_large(&self, sink: Sink, blob: BlobId, hash: Hash) -> Result<u64, RawError> {
         // First the word, then the blob: if this future is dropped in between, the blob is still collected one day.
         self.cluster.blob_staged(blob).await?;
-        sink.finish(hash).await
+        sink.finish(hash, self.limits.stalled).await
     }
     /// Copies a blob from another node to this disk.
     pub(crate) async fn fetch(
@@ -189,13 +189,15 @@ impl Raw {
             }
             return self.stage_small(blob, bytes.into()).await;
         }
-        let mut sink = Sink::create(&self.store, blob, self.limits.stalled).await?;
+        let mut sink = Sink::create(&self.store, blob, self.limits.replica_stalled).await?;
         while let Some(chunk) = incoming.next(&self.pool).await.map_err(origin)? {
             sink.push(&chunk).await?;
             moved.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
-        self.stage_large(sink, blob, hash).await?;
-        Ok(())
+        match self.stage_large(sink, blob, hash).await {
+            Err(RawError::Damaged) => Err(Failure::Origin.into()),
+            done => done.map(drop),
+        }
     }
 
     async fn take_large(&self, blob: BlobId, mut blocks: mpsc::Receiver<Block>) -> Result<(), RawError> {

@@ -64,7 +64,7 @@ struct Part {
 }
 
 impl Stream {
-    /// The next chunk, `None` at the end. Bytes that fail their hash are an error before the last chunk is handed out.
+    /// The next chunk, `None` at the end. Safe to cancel. Bytes that fail their hash are an error before the last chunk is handed out.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ReadError> {
         while let Some(part) = self.parts.front_mut() {
             if part.at == part.extent.length {

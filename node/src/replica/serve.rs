@@ -162,7 +162,7 @@ impl Guest {
         }
     }
     async fn put_large(&mut self, blob: BlobId) -> Result<(), RawError> {
-        let sink = match Sink::create(&self.raw.store, blob, self.raw.limits.stalled).await {
+        let sink = match Sink::create(&self.raw.store, blob, self.raw.limits.replica_stalled).await {
             Ok(sink) => sink,
             Err(error) => return self.refuse(blob, &error).await,
         };

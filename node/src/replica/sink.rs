@@ -38,7 +38,7 @@ struct Writing {
 }
 
 impl Sink {
-    /// Begins the blob's file. No later step may take longer than `stalled`.
+    /// Begins the blob's file. Neither this nor any later write may take longer than `stalled`.
     pub(crate) async fn create(store: &Arc<Store>, blob: BlobId, stalled: Duration) -> Result<Self, RawError> {
         let store = store.clone();
         let creating = spawn_blocking(move || store.create_blob(blob));
@@ -59,8 +59,9 @@ impl Sink {
         self.collected.extend_from_slice(bytes);
         self.settle().await
     }
-    /// Makes the blob durable under its name if its bytes hash to `expected`; else nothing of it stays.
-    pub(crate) async fn finish(mut self, expected: Hash) -> Result<u64, RawError> {
+    /// Makes the blob durable under its name if its bytes hash to `expected`; else nothing of it stays. The fsync of a
+    /// large file has a limit of its own.
+    pub(crate) async fn finish(mut self, expected: Hash, limit: Duration) -> Result<u64, RawError> {
         if !self.collected.is_empty() {
             self.write().await?;
         }
@@ -69,7 +70,7 @@ impl Sink {
             return Err(RawError::Damaged);
         }
         let finishing = spawn_blocking(move || writing.writer.finish());
-        within(self.stalled, async { finishing.await.map_err(RawError::from) }).await??;
+        within(limit, async { finishing.await.map_err(RawError::from) }).await??;
         Ok(self.size)
     }
 
