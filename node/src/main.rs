@@ -1,3 +1,7 @@
 //! The `trebol` binary: all of it is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    node::cli::run()
+}

@@ -1,0 +1,84 @@
+//! What the command line asks a running node, over the Unix socket `control.sock` in its data directory (mode 0600: who
+//! may read the directory may ask). One JSON object a line, one answer a question. Never reachable from the network.
+
+mod client;
+mod server;
+mod socket;
+
+pub use client::{AskError, ask};
+pub use server::{Admin, serve};
+
+use crate::cluster::Status;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Version of questions and answers.
+pub const VERSION: u32 = 1;
+/// The socket's name in the data directory.
+pub const SOCKET: &str = "control.sock";
+/// The file in the data directory with the ports a node listens on.
+pub const ENDPOINTS: &str = "endpoints.json";
+/// Longest line, in bytes. A status of a thousand members fits.
+const LINE_MAX: u64 = 1 << 20;
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`] of the asker.
+    pub version: u32,
+    /// What is asked.
+    pub request: Question,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// The cluster as this node sees it.
+    Status,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// [`VERSION`] of the node.
+    pub version: u32,
+    /// What it says.
+    #[serde(flatten)]
+    pub answer: Answer,
+}
+
+/// What a node answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Question::Status`].
+    Status(Box<NodeStatus>),
+    /// Why there is no other answer.
+    Error(String),
+}
+
+/// A node and the cluster as it sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its readable name.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// Where it listens.
+    pub endpoints: Endpoints,
+    /// The cluster.
+    #[serde(flatten)]
+    pub cluster: Status,
+}
+
+/// Where a node listens, with the ports it got where 0 was asked for. Also the content of [`ENDPOINTS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Clients.
+    pub ftp: SocketAddr,
+    /// Peers: coordination.
+    pub peer: SocketAddr,
+    /// Peers: file bytes.
+    pub raw: SocketAddr,
+}

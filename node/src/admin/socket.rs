@@ -1,0 +1,43 @@
+//! Unix sockets by path, however long the path: the kernel takes 107 bytes (unix(7)), so a long one is reached through the
+//! directory's descriptor under /proc/self/fd. Never leaves a socket that others may open.
+
+use rustix::fs::{Mode, OFlags};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Longest path handed to the kernel as it is, in bytes.
+const PATH_MAX: usize = 100;
+
+/// A short name for `dir`, valid as long as the descriptor lives.
+fn short(dir: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
+    // Room for the longest name put behind it.
+    if dir.as_os_str().len() + "/control.sock.new".len() <= PATH_MAX {
+        return Ok((dir.to_owned(), None));
+    }
+    let fd = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok((PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())), Some(fd)))
+}
+
+/// Listens on `dir/name`, in place of whatever is there; only for who holds the directory's lock. The socket gets its
+/// mode under another name first, so that there is no moment in which others can open it.
+pub(super) fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
+    let (short, _fd) = short(dir)?;
+    let draft = short.join(format!("{name}.new"));
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&draft)?;
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&draft, short.join(name))?;
+    Ok(listener)
+}
+
+/// Connects to `dir/name`.
+pub(super) async fn connect(dir: &Path, name: &str) -> io::Result<UnixStream> {
+    let (short, _fd) = short(dir)?;
+    UnixStream::connect(short.join(name)).await
+}

@@ -1,0 +1,172 @@
+//! What settings must fulfil before a node is started with them: closed by default (nodes and clients are authenticated
+//! unless the operator says otherwise), times that fit together. Only looks at values, opens nothing.
+
+use super::Settings;
+use std::path::PathBuf;
+
+/// Why a node is not started. Each says what to do; nothing was opened.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// No certificates for peers.
+    #[error(
+        "peers could not be authenticated: set peer.ca, peer.certificate and peer.key (missing: {missing}), or say \
+         --insecure-peers on a network where nobody else is"
+    )]
+    PeerCertificates {
+        /// Which settings.
+        missing: String,
+    },
+    /// Certificates are set and shall not be used.
+    #[error("insecure_peers is set together with peer certificates: remove one of them")]
+    InsecureWithCertificates,
+    /// No certificate for clients.
+    #[error(
+        "clients could not use TLS: set ftp.tls_certificate and ftp.tls_key, or set ftp.require_tls = false to let \
+         passwords and files travel in clear"
+    )]
+    FtpCertificate,
+    /// One of two.
+    #[error("ftp.tls_certificate and ftp.tls_key belong together: only one is set")]
+    HalfFtpCertificate,
+    /// Nobody could log in.
+    #[error("nobody could log in: set ftp.users to a file with users (trebol passwd prints a password's hash)")]
+    Users,
+    /// Not a DNS label.
+    #[error("node.cluster {0:?} is no name for a cluster: use letters, digits and hyphens, 63 at most")]
+    Cluster(String),
+    /// Two settings contradict each other.
+    #[error("{smaller} must be less than {greater}: raise {greater}")]
+    Order {
+        /// The one that has to be smaller.
+        smaller: &'static str,
+        /// The other.
+        greater: &'static str,
+    },
+    /// Zero makes no sense.
+    #[error("{0} must not be 0")]
+    Zero(&'static str),
+    /// More copies than are ever made.
+    #[error("core.min_copies is {0}, and a file has three copies at most: set 1, 2 or 3")]
+    MinCopies(u64),
+}
+
+/// The files that authenticate this node to its peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerFiles {
+    /// Bundle of authorities.
+    pub ca: PathBuf,
+    /// This node's chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Settings {
+    /// Everything that can be said without opening anything.
+    pub fn check(&self) -> Result<(), Unfit> {
+        self.peer_files()?;
+        self.ftp_files()?;
+        if self.ftp.users.is_none() {
+            return Err(Unfit::Users);
+        }
+        let name = &self.node.cluster;
+        let label = !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && !name.ends_with('-');
+        if !label || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            return Err(Unfit::Cluster(name.clone()));
+        }
+        self.check_core()
+    }
+    /// The certificate files for peers; `None` when peers are not to be authenticated.
+    pub fn peer_files(&self) -> Result<Option<PeerFiles>, Unfit> {
+        let peer = &self.peer;
+        let given = [("peer.ca", &peer.ca), ("peer.certificate", &peer.certificate), ("peer.key", &peer.key)];
+        if peer.insecure_peers {
+            let some = given.iter().any(|(_, path)| path.is_some());
+            return if some { Err(Unfit::InsecureWithCertificates) } else { Ok(None) };
+        }
+        if let (Some(ca), Some(certificate), Some(key)) = (&peer.ca, &peer.certificate, &peer.key) {
+            return Ok(Some(PeerFiles { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() }));
+        }
+        let missing: Vec<&str> = given.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
+        Err(Unfit::PeerCertificates { missing: missing.join(", ") })
+    }
+    /// The certificate and key shown to clients; `None` when there is none and none is needed.
+    pub fn ftp_files(&self) -> Result<Option<(PathBuf, PathBuf)>, Unfit> {
+        match (&self.ftp.tls_certificate, &self.ftp.tls_key) {
+            (Some(certificate), Some(key)) => Ok(Some((certificate.clone(), key.clone()))),
+            (None, None) if self.ftp.require_tls => Err(Unfit::FtpCertificate),
+            (None, None) => Ok(None),
+            _ => Err(Unfit::HalfFtpCertificate),
+        }
+    }
+    fn check_core(&self) -> Result<(), Unfit> {
+        let core = &self.core;
+        let pairs = [
+            ("core.heartbeat_ms", core.heartbeat_ms, "core.suspect_ms", core.suspect_ms),
+            ("core.suspect_ms", core.suspect_ms, "core.down_ms", core.down_ms),
+            ("core.heartbeat_ms", core.heartbeat_ms, "core.lock_lease_ms", core.lock_lease_ms),
+        ];
+        for (smaller, less, greater, more) in pairs {
+            if less >= more {
+                return Err(Unfit::Order { smaller, greater });
+            }
+        }
+        let positive = [
+            ("core.heartbeat_ms", core.heartbeat_ms),
+            ("core.answer_ms", core.answer_ms),
+            ("core.rpc_ms", core.rpc_ms),
+            ("core.collect_ms", core.collect_ms),
+            ("core.lock_wait_ms", core.lock_wait_ms),
+            ("core.max_waiters", core.max_waiters),
+            ("core.outcome_retention_s", core.outcome_retention_s),
+            ("core.max_upload_s", core.max_upload_s),
+            ("core.stall_window_s", core.stall_window_s),
+            ("ftp.max_sessions", self.ftp.max_sessions),
+            ("ftp.max_sessions_per_address", self.ftp.max_sessions_per_address),
+            ("ftp.login_timeout_s", self.ftp.login_timeout_s),
+            ("ftp.idle_timeout_s", self.ftp.idle_timeout_s),
+            ("ftp.accept_timeout_s", self.ftp.accept_timeout_s),
+            ("ftp.stall_timeout_s", self.ftp.stall_timeout_s),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(Unfit::Zero(name));
+        }
+        if (1..=3).contains(&core.min_copies) { Ok(()) } else { Err(Unfit::MinCopies(core.min_copies)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fit() -> Settings {
+        let mut settings = Settings::default();
+        settings.peer.insecure_peers = true;
+        settings.ftp.require_tls = false;
+        settings.ftp.users = Some("/users".into());
+        settings
+    }
+    fn refusal(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = fit();
+        change(&mut settings);
+        settings.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn closed_by_default() {
+        assert_eq!(fit().check(), Ok(()));
+        assert!(refusal(|s| s.peer.insecure_peers = false).contains("missing: peer.ca, peer.certificate, peer.key"));
+        assert!(refusal(|s| s.ftp.require_tls = true).contains("ftp.tls_certificate"));
+        assert!(refusal(|s| s.ftp.users = None).contains("trebol passwd"));
+    }
+
+    #[test]
+    fn halves_and_contradictions_are_refused() {
+        assert!(refusal(|s| s.peer.ca = Some("/ca".into())).contains("remove one"));
+        assert!(refusal(|s| s.ftp.tls_key = Some("/key".into())).contains("only one is set"));
+        assert!(refusal(|s| s.core.suspect_ms = 250).contains("raise core.suspect_ms"));
+        assert!(refusal(|s| s.core.min_copies = 0).contains("set 1, 2 or 3"));
+        assert!(refusal(|s| s.ftp.idle_timeout_s = 0).contains("ftp.idle_timeout_s"));
+        assert!(refusal(|s| s.node.cluster = "a.b".into()).contains("\"a.b\""));
+    }
+}

@@ -1,0 +1,183 @@
+//! One node's life: listeners first, so that a port in use shows at once; then the data directory, which may take as long
+//! as its holder lives; then store, peers, replicas, clients and the control socket; and all of it back again. Every part
+//! owns its tasks; nothing here knows the protocol.
+
+mod bind;
+mod material;
+
+use crate::admin::{self, Admin, ENDPOINTS, Endpoints};
+use crate::clock::Clock;
+use crate::cluster::{NodeId, PeerInfo, Rank};
+use crate::config::Settings;
+use crate::peer::{self, Greeter, Identity, PeerConfig, StaticSeeds};
+use crate::store::{OpenError, Store};
+use bind::Listeners;
+use material::Material;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Between two tries for a data directory that another process has.
+const HELD_RETRY: Duration = Duration::from_millis(500);
+/// Batch numbers the store has written and the driver has not seen.
+const PERSISTED: usize = 1024;
+
+/// For each part that only has to end.
+const WIND_UP: Duration = Duration::from_secs(3);
+
+/// How a node is told to stop.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// Accept nothing new, let transfers end within the drain time, then stop.
+    pub drain: CancellationToken,
+    /// Do not wait for transfers.
+    pub now: CancellationToken,
+}
+
+/// Why a node did not start, or what it ended with. Files that were stored are as before.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Something that a setting names is of no use.
+    #[error("{0}")]
+    Settings(String),
+    /// A port is not to be had.
+    #[error("cannot listen on {address} ({setting}): {error}{advice}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Which setting says so.
+        setting: &'static str,
+        /// Why not.
+        error: std::io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A file in the data directory.
+    #[error("cannot write {path}: {error}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs a node until it is told to stop. The settings were checked.
+pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
+    let material = Material::load(&settings)?;
+    let listeners = Listeners::bind(&settings).await?;
+    let endpoints = listeners.endpoints()?;
+    let (peer, raw) = bind::advertised(&settings, &endpoints)?;
+    let (persisted, on_disk) = mpsc::channel(PERSISTED);
+    let Some(store) = open_when_free(&settings.node.data, persisted, &stop).await? else { return Ok(()) };
+    write_endpoints(&settings.node.data, &endpoints)?;
+
+    let info = peer_info(&settings, store.node(), peer, raw, &endpoints);
+    let boot = store.boots().clone();
+    let identity = Identity { cluster: settings.node.cluster.clone(), info: info.clone(), boot };
+    let greeter = Greeter::new(identity, material.peer);
+    let config = PeerConfig {
+        greeter,
+        listener: listeners.peer,
+        discovery: StaticSeeds::new(settings.peer.seeds.clone()),
+        core: settings.core.to_config(),
+        clock: Clock::new(settings.node.clock_offset_ms),
+    };
+    let (handle, peers) = peer::start(config, store.clone(), on_disk);
+    let admin = Admin { handle, name: info.name.clone(), endpoints };
+    let (mut asked, no_more) = (JoinSet::new(), CancellationToken::new());
+    admin::serve(&settings.node.data, admin, no_more.clone(), &mut asked)
+        .map_err(|error| ServeError::Write { path: settings.node.data.join(admin::SOCKET), error })?;
+    tracing::info!(name = info.name, node = %info.node, ftp = %endpoints.ftp, %peer, "up");
+
+    stop.drain.cancelled().await;
+    no_more.cancel();
+    peers.stop(WIND_UP).await;
+    asked.shutdown().await;
+    drop(asked);
+    close(store).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What this node tells its peers of itself.
+fn peer_info(settings: &Settings, node: NodeId, peer: SocketAddr, raw: SocketAddr, endpoints: &Endpoints) -> PeerInfo {
+    let listen = endpoints.ftp;
+    let reachable = if listen.ip().is_unspecified() { SocketAddr::new(peer.ip(), listen.port()) } else { listen };
+    PeerInfo {
+        node,
+        rank: Rank { priority: settings.node.priority, address: peer, node },
+        raw,
+        ftp: settings.ftp.advertise.clone().unwrap_or_else(|| reachable.to_string()),
+        name: settings.node.name.clone().unwrap_or_else(host_name),
+        zone: settings.node.zone.clone().unwrap_or_else(host_name),
+    }
+}
+
+/// The last owner writes what was submitted and lets the directory go; that is disk work.
+async fn close(store: Arc<Store>) {
+    let closing = tokio::task::spawn_blocking(move || drop(store));
+    if tokio::time::timeout(WIND_UP, closing).await.is_err() {
+        tracing::warn!("the disk did not take the last writes in time; nothing unwritten was confirmed");
+    }
+}
+
+/// Opens the data directory, and waits for it while another process has it: a new container may start while the old one
+/// on the same volume still drains. `None` when told to stop meanwhile.
+async fn open_when_free(
+    dir: &Path,
+    persisted: mpsc::Sender<u64>,
+    stop: &Stop,
+) -> Result<Option<Arc<Store>>, ServeError> {
+    let mut retry = tokio::time::interval(HELD_RETRY);
+    let mut said = false;
+    loop {
+        tokio::select! {
+            () = stop.drain.cancelled() => return Ok(None),
+            _ = retry.tick() => {}
+        }
+        let (dir, persisted) = (dir.to_owned(), persisted.clone());
+        let opened = tokio::task::spawn_blocking(move || Store::open(&dir, persisted)).await;
+        match opened.expect("a panic aborts the process") {
+            Ok(store) => return Ok(Some(store)),
+            Err(OpenError::Held { dir, pid }) => {
+                if !said {
+                    tracing::warn!(dir = %dir.display(), pid, "the data directory is held by another process; waiting for it");
+                }
+                said = true;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Where the node listens, for scripts: whole or not at all.
+fn write_endpoints(dir: &Path, endpoints: &Endpoints) -> Result<(), ServeError> {
+    let (path, draft) = (dir.join(ENDPOINTS), dir.join("endpoints.json.new"));
+    let json = serde_json::json!({
+        "version": admin::VERSION,
+        "pid": std::process::id(),
+        "ftp": endpoints.ftp,
+        "peer": endpoints.peer,
+        "raw": endpoints.raw,
+    });
+    let written = std::fs::write(&draft, format!("{json}\n")).and_then(|()| std::fs::rename(&draft, &path));
+    written.map_err(|error| ServeError::Write { path, error })
+}
+
+/// What the machine calls itself.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "node".to_owned() } else { name.to_owned() }
+}

@@ -1,0 +1,110 @@
+//! The three ports of a node, and the addresses at which others reach them.
+
+use super::ServeError;
+use crate::admin::Endpoints;
+use crate::config::Settings;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use tokio::net::TcpListener;
+
+/// Bound, not yet accepting.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) ftp: TcpListener,
+    pub(super) peer: TcpListener,
+    pub(super) raw: TcpListener,
+}
+
+impl Listeners {
+    pub(super) async fn bind(settings: &Settings) -> Result<Self, ServeError> {
+        Ok(Self {
+            ftp: bind(settings.ftp.listen, "ftp.listen").await?,
+            peer: bind(settings.peer.listen, "peer.listen").await?,
+            raw: bind(settings.peer.raw_listen, "peer.raw_listen").await?,
+        })
+    }
+    /// With the ports they really have.
+    pub(super) fn endpoints(&self) -> Result<Endpoints, ServeError> {
+        let local = |listener: &TcpListener, setting| {
+            listener.local_addr().map_err(|error| refused(([0, 0, 0, 0], 0).into(), setting, error))
+        };
+        Ok(Endpoints {
+            ftp: local(&self.ftp, "ftp.listen")?,
+            peer: local(&self.peer, "peer.listen")?,
+            raw: local(&self.raw, "peer.raw_listen")?,
+        })
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| refused(address, setting, error))
+}
+
+fn refused(address: SocketAddr, setting: &'static str, error: std::io::Error) -> ServeError {
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => "; stop the program that has the port, or set another one",
+        ErrorKind::PermissionDenied => "; set a port of 1024 or more, or allow this program low ports",
+        ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    };
+    ServeError::Bind { address, setting, error, advice }
+}
+
+/// Where peers reach this node: the port it listens on, at the address that was set, or it listens on, or from which it
+/// would call the first seed.
+pub(super) fn advertised(settings: &Settings, endpoints: &Endpoints) -> Result<(SocketAddr, SocketAddr), ServeError> {
+    let set = settings.peer.advertise;
+    let own = |listen: SocketAddr| Some(listen.ip()).filter(|ip| !ip.is_unspecified());
+    let ip = set.or_else(|| own(endpoints.peer)).or_else(|| towards(settings.peer.seeds.first()));
+    let ip = ip.ok_or_else(|| {
+        ServeError::Settings(
+            "no address for peers to reach this node at: set peer.advertise to its IP address".to_owned(),
+        )
+    })?;
+    let raw = set.or_else(|| own(endpoints.raw)).unwrap_or(ip);
+    Ok((SocketAddr::new(ip, endpoints.peer.port()), SocketAddr::new(raw, endpoints.raw.port())))
+}
+
+/// The address from which packets to `seed`, or to the world, would leave. Nothing is sent.
+fn towards(seed: Option<&String>) -> Option<IpAddr> {
+    // 192.0.2.1 is nobody's (RFC 5737): it stands for "anywhere".
+    let anywhere = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
+    let seed = seed.and_then(|seed| seed.to_socket_addrs().ok()?.next());
+    let from = |to: SocketAddr| {
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+    };
+    seed.and_then(from).filter(|ip| !ip.is_loopback()).or_else(|| from(anywhere))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_its_setting() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = Settings::default();
+        settings.ftp.listen = taken.local_addr().unwrap();
+        let error = Listeners::bind(&settings).await.unwrap_err().to_string();
+        let start = format!("cannot listen on {} (ftp.listen): ", settings.ftp.listen);
+        assert!(error.starts_with(&start) && error.ends_with("or set another one"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn peers_are_told_an_address_they_can_dial() {
+        let mut settings = Settings::default();
+        let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let endpoints = Endpoints { ftp: any(21), peer: any(7), raw: any(8) };
+        settings.peer.advertise = Some("10.1.2.3".parse().unwrap());
+        let told = advertised(&settings, &endpoints).unwrap();
+        assert_eq!(told, ("10.1.2.3:7".parse().unwrap(), "10.1.2.3:8".parse().unwrap()));
+        settings.peer.advertise = None;
+        let local = Endpoints { peer: "127.0.0.1:7".parse().unwrap(), ..endpoints };
+        let told = advertised(&settings, &local).unwrap();
+        assert_eq!(told, ("127.0.0.1:7".parse().unwrap(), "127.0.0.1:8".parse().unwrap()));
+    }
+}
