@@ -1,0 +1,124 @@
+//! The control connection of a session, beside its transfers: it is read while data moves, so that ABOR, STAT, NOOP and
+//! QUIT work then. Everything else a client sends meanwhile waits in a short queue.
+
+use super::command::{Command, CommandError};
+use super::connection::{Connection, Gone};
+use super::line::Line;
+use super::progress::Progress;
+use super::reply::Reply;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Commands that wait for a transfer; while there are as many, the connection is not read.
+const QUEUE: usize = 16;
+
+/// Why a verb ends early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// With this reply.
+    Told(Reply),
+    /// All was said.
+    Silent,
+    /// ABOR: the transfer was dropped.
+    Aborted,
+    /// The session is over.
+    Gone(Gone),
+}
+
+impl From<Gone> for Stop {
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
+    }
+}
+
+impl<E: Into<Reply>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Told(error.into())
+    }
+}
+
+/// A line, parsed.
+pub(crate) type Parsed = Result<Command, CommandError>;
+
+/// The control connection and what waits on it.
+#[derive(Debug)]
+pub(crate) struct Control {
+    connection: Connection,
+    waiting: VecDeque<Parsed>,
+    /// ABOR came when the transfer could no longer be stopped: it gets its own reply after that of the transfer.
+    late_abort: bool,
+}
+
+impl Control {
+    /// Over a fresh connection.
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection, waiting: VecDeque::new(), late_abort: false }
+    }
+    /// The connection itself.
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+    /// Whether TLS stands.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.connection.is_secure()
+    }
+    /// Whether the client has sent more than what was answered.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.waiting.is_empty() || self.connection.has_more()
+    }
+    /// Sends a reply.
+    pub(crate) async fn say(&mut self, reply: &Reply) -> Result<(), Gone> {
+        self.connection.send(reply).await
+    }
+    /// True once after an ABOR that came too late.
+    pub(crate) fn take_late_abort(&mut self) -> bool {
+        std::mem::take(&mut self.late_abort)
+    }
+
+    /// The next command, at the latest at `deadline`.
+    pub(crate) async fn next(&mut self, deadline: Instant, stop: &CancellationToken) -> Result<Parsed, Gone> {
+        if let Some(parsed) = self.waiting.pop_front() {
+            return Ok(parsed);
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Gone::Stopping),
+            line = self.connection.next_line() => line.map(parse),
+            () = tokio::time::sleep_until(deadline) => Err(Gone::TimedOut),
+        }
+    }
+
+    /// Runs `work` to its end while the client may go on talking. Dropping `work` must cancel it: that is what ABOR and a
+    /// lost control connection do.
+    pub(crate) async fn attend<T>(&mut self, progress: &Progress, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut work = pin!(work);
+        loop {
+            let parsed = tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                line = self.connection.next_line(), if self.waiting.len() < QUEUE => parse(line?),
+            };
+            match parsed {
+                Ok(Command::Abor) if progress.is_ending() => self.late_abort = true,
+                Ok(Command::Abor) => return Err(Stop::Aborted),
+                Ok(Command::Stat(path)) if path.is_empty() => {
+                    let text = format!("Transfer in progress, {} bytes so far.", progress.bytes());
+                    self.say(&Reply::new(211, text)).await?;
+                }
+                // In order of sending where something waits already.
+                Ok(Command::Noop) if self.waiting.is_empty() => self.say(&Reply::new(200, "Still at work.")).await?,
+                other => self.waiting.push_back(other),
+            }
+        }
+    }
+}
+
+fn parse(line: Line) -> Parsed {
+    match line {
+        Line::Text(text) => Command::parse(&text),
+        Line::TooLong => Err(CommandError::TooLong),
+    }
+}

@@ -1,0 +1,201 @@
+//! Accepts clients, within limits, and ends their sessions in order. Every session is a task in a set owned here.
+
+use super::attempts::Attempts;
+use super::config::FtpConfig;
+use super::connection::Connection;
+use super::files::{Cluster, Files};
+use super::session::{Session, Shared};
+use crate::clock::Clock;
+use crate::peer::ClusterHandle;
+use crate::replica::Replicas;
+use crate::store::Store;
+use socket2::SockRef;
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+/// Pause after an accept that failed, usually for want of file descriptors.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// The running front. Dropped, all sessions end at once.
+#[derive(Debug)]
+pub struct FtpTasks {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// Serves clients on a bound listener. To be called within a tokio runtime.
+pub fn serve(
+    config: FtpConfig,
+    listener: TcpListener,
+    handle: ClusterHandle,
+    replicas: Replicas,
+    store: Arc<Store>,
+) -> FtpTasks {
+    let patience = config.patience;
+    serve_files(config, listener, Arc::new(Cluster { handle, replicas, store, patience }))
+}
+
+/// The same, over any files.
+pub(crate) fn serve_files(config: FtpConfig, listener: TcpListener, files: Arc<dyn Files>) -> FtpTasks {
+    let stop = CancellationToken::new();
+    let attempts = Attempts::new(config.max_failed_logins, config.ban_time, config.failed_login_delay);
+    let shared = Shared { config, files, attempts, clock: Clock::new(0), stop: stop.clone() };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(accept(listener, Arc::new(shared)));
+    FtpTasks { tasks, stop }
+}
+
+impl FtpTasks {
+    /// Stops accepting, ends sessions that are idle, lets running transfers end until `deadline` has passed, then drops
+    /// them: their uploads are cut, and nothing of them shows.
+    pub async fn stop(mut self, deadline: Duration) {
+        self.stop.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(deadline, all).await.is_err() {
+            tracing::warn!("transfers did not end in time and were cut");
+        }
+    }
+}
+
+impl Drop for FtpTasks {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let slots = Arc::new(Slots::default());
+    let mut sessions = JoinSet::new();
+    let mut number = 0u64;
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => break,
+            // Ended sessions are reaped as they end.
+            Some(ended) = sessions.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a session failed");
+                }
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let peer = from.ip().to_canonical();
+                let Some(slot) = admit(&shared, &slots, peer, &stream) else {
+                    refuse(stream);
+                    continue;
+                };
+                number += 1;
+                let span = tracing::info_span!("session", number, %peer);
+                let shared = shared.clone();
+                sessions.spawn(
+                    async move {
+                        let _slot = slot;
+                        match session(shared, stream, peer) {
+                            Ok(session) => session.run().await,
+                            Err(error) => tracing::debug!(%error, "the connection was gone at once"),
+                        }
+                    }
+                    .instrument(span),
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                sleep(BREATH).await;
+            }
+        }
+    }
+    drop(listener);
+    while sessions.join_next().await.is_some() {}
+}
+
+fn session(shared: Arc<Shared>, stream: TcpStream, peer: IpAddr) -> io::Result<Session> {
+    let local = stream.local_addr()?.ip().to_canonical();
+    stream.set_nodelay(true)?;
+    // Clients send the last byte of an ABOR as urgent data (RFC 959, section 4.1.3); it must not be taken out of line.
+    SockRef::from(&stream).set_out_of_band_inline(true)?;
+    SockRef::from(&stream).set_keepalive(true)?;
+    let connection = Connection::new(stream, shared.config.stall_timeout);
+    Ok(Session::new(shared, connection, local, peer))
+}
+
+fn admit(shared: &Shared, slots: &Arc<Slots>, peer: IpAddr, stream: &TcpStream) -> Option<Slot> {
+    if shared.attempts.is_banned(Instant::now(), peer) {
+        tracing::debug!(%peer, "banned");
+        return None;
+    }
+    let slot = slots.take(peer, shared.config.max_sessions, shared.config.max_sessions_per_address);
+    if slot.is_none() {
+        tracing::warn!(%peer, socket = ?stream.local_addr().ok(), "too many sessions");
+    }
+    slot
+}
+
+/// One try to say why, which never waits: the buffer of a fresh connection is empty.
+fn refuse(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(b"421 Too many sessions or failed logins, try again later.\r\n");
+    }
+}
+
+/// Sessions by address.
+#[derive(Debug, Default)]
+struct Slots(Mutex<BTreeMap<IpAddr, usize>>);
+
+/// The place of one session; given back when dropped.
+#[derive(Debug)]
+struct Slot {
+    slots: Arc<Slots>,
+    peer: IpAddr,
+}
+
+impl Slots {
+    fn take(self: &Arc<Self>, peer: IpAddr, max: usize, max_per_address: usize) -> Option<Slot> {
+        let mut table = self.0.lock().expect("no panic while held");
+        let (all, here) = (table.values().sum::<usize>(), table.get(&peer).copied().unwrap_or(0));
+        if all >= max || here >= max_per_address {
+            return None;
+        }
+        table.insert(peer, here + 1);
+        Some(Slot { slots: self.clone(), peer })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut table = self.slots.0.lock().expect("no panic while held");
+        if let Some(count) = table.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                table.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_limited_by_node_and_by_address_and_come_back() {
+        let slots = Arc::new(Slots::default());
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let first = slots.take(a, 3, 2);
+        let second = slots.take(a, 3, 2);
+        assert!(first.is_some() && second.is_some() && slots.take(a, 3, 2).is_none());
+        let third = slots.take(b, 3, 2);
+        assert!(third.is_some() && slots.take(b, 3, 2).is_none());
+        drop((first, second, third));
+        assert!(slots.0.lock().unwrap().is_empty());
+    }
+}

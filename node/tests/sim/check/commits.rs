@@ -1,0 +1,99 @@
+//! I1, the moment of the commit: the record is on the disks of its whole durability set, the bytes on all replicas, and the
+//! set is large enough. And what a client was told is true.
+
+use super::epochs::promise_kept;
+use super::{Broken, Truth};
+use crate::sim::process::{Process, id, index};
+use crate::sim::world::Time;
+use node::cluster::{BlobId, Epoch, NodeId, OpId, Outcome, Position};
+use std::collections::BTreeSet;
+
+impl Truth {
+    pub(super) fn commits(
+        &mut self,
+        now: Time,
+        at: usize,
+        epoch: Epoch,
+        count: u64,
+        processes: &[Process],
+    ) -> Result<(), Broken> {
+        let Some(reign) = self.reigns.get(&epoch).filter(|r| r.node == at) else {
+            return Err(Broken::new("I4", format!("{at} commits in {epoch:?}, which is not its own")));
+        };
+        for seq in reign.committed..count {
+            let position = Position { epoch, seq };
+            self.durable(position, processes)?;
+            let record = self.records[&position].clone();
+            self.commit(now, position, &record.durability);
+            self.stood_on(position)?;
+            let Some(cover) = record.cover() else { continue };
+            let adopted: Vec<Position> = self.records.keys().copied().filter(|p| cover.marks.has(*p)).collect();
+            for p in adopted.into_iter().filter(|p| !cover.voids.contains(p)) {
+                self.commit(now, p, &record.durability);
+            }
+        }
+        if let Some(reign) = self.reigns.get_mut(&epoch) {
+            reign.committed = reign.committed.max(count);
+        }
+        Ok(())
+    }
+    fn durable(&self, position: Position, processes: &[Process]) -> Result<(), Broken> {
+        let broken = |what: String| Err(Broken::new("I1", format!("{position:?} committed {what}")));
+        let Some(record) = self.records.get(&position) else { return broken("and never written".into()) };
+        let reign = &self.reigns[&position.epoch];
+        let set: BTreeSet<NodeId> = record.durability.iter().copied().collect();
+        if set.len() < reign.members.len().min(3) || !set.iter().all(|n| reign.members.contains(n)) {
+            return broken(format!("by {set:?} of the members {:?}", reign.members));
+        }
+        if !set.contains(&id(reign.node)) {
+            return broken("without its leader".into());
+        }
+        if let Some(node) = set.iter().find(|n| !processes[index(**n)].disk.synced.has(position)) {
+            return broken(format!("without {node:?}, whose disk has it not"));
+        }
+        let Some(write) = record.write() else { return Ok(()) };
+        let blob = write.blob.unwrap_or_default();
+        for node in write.replicas() {
+            if !set.contains(&node) || !processes[index(node)].disk.blobs.contains_key(&blob) {
+                return broken(format!("without replica {node:?} of {blob:?}"));
+            }
+        }
+        Ok(())
+    }
+    /// An epoch that was taken before this commit came, by members that made it, must stand on it.
+    fn stood_on(&self, position: Position) -> Result<(), Broken> {
+        let set = self.records[&position].durability.iter().copied().collect();
+        let later = self.reigns.range(position.epoch..).filter(|(e, _)| **e > position.epoch);
+        for (epoch, reign) in later {
+            promise_kept(position, &set, *epoch, &reign.members, &self.closure(*epoch, 1))?;
+        }
+        Ok(())
+    }
+    /// A client is told that its operation is done.
+    pub(crate) fn done(&mut self, op: OpId, outcome: Outcome) -> Result<(), Broken> {
+        let logged = self.records.get(&outcome.position).and_then(|r| r.write()).map(|w| w.op);
+        if logged != Some(op) || !self.committed.contains_key(&outcome.position) {
+            let what = format!("op {op:?} acknowledged at {:?}, where {logged:?} is logged", outcome.position);
+            return Err(Broken::new("I1", what));
+        }
+        if let Some(asked) = self.ops.get_mut(&op) {
+            asked.done = Some(outcome);
+        }
+        Ok(())
+    }
+    /// A node deletes a blob: nothing in its index or its log may need it.
+    pub(crate) fn dropped(&self, at: usize, blob: BlobId, processes: &[Process]) -> Result<(), Broken> {
+        let tables = &processes[at].disk.shown;
+        let logged = self.by_op.get(&blob.op).into_iter().flatten().filter(|p| tables.has(**p));
+        let unapplied = logged.filter(|p| !tables.state.applied.has(**p)).find(|p| {
+            self.records[p].write().is_some_and(|w| w.blob == Some(blob) && w.replicas().any(|n| n == id(at)))
+        });
+        if let Some(position) = unapplied {
+            return Err(Broken::new("I1", format!("{at} drops {blob:?}, which {position:?} in its log needs")));
+        }
+        if tables.counted_references().contains_key(&blob) {
+            return Err(Broken::new("I1", format!("{at} drops {blob:?}, which a head needs")));
+        }
+        Ok(())
+    }
+}

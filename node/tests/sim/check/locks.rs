@@ -1,0 +1,135 @@
+//! I6: tokens only grow, one holder per path and epoch, no write under a token that is not the lock's any more, and writes
+//! of one epoch build on each other.
+
+use super::{Broken, Truth};
+use crate::sim::process::Process;
+use node::cluster::{Change, Effect, Epoch, OpId, Position, Record, Token, Version};
+use node::path::FtpPath;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(super) struct Locks {
+    last: BTreeMap<Epoch, u64>,
+    /// The token each path was granted with last.
+    holders: BTreeMap<(Epoch, FtpPath), (Token, OpId)>,
+    /// The paths of each token.
+    granted: BTreeMap<Token, Vec<FtpPath>>,
+}
+
+impl Locks {
+    pub(super) fn granted(&mut self, token: Token, op: OpId, change: &Change) -> Result<(), Broken> {
+        let last = self.last.entry(token.epoch).or_insert(0);
+        if token.n <= *last {
+            return Err(Broken::new("I6", format!("{token:?} granted after number {last}")));
+        }
+        *last = token.n;
+        let paths: Vec<FtpPath> = change.paths().into_iter().cloned().collect();
+        for path in &paths {
+            self.holders.insert((token.epoch, path.clone()), (token, op));
+        }
+        self.granted.insert(token, paths);
+        Ok(())
+    }
+    fn holds(&self, epoch: Epoch, token: Token, op: OpId) -> bool {
+        let paths = self.granted.get(&token);
+        token.epoch == epoch
+            && paths.is_some_and(|p| p.iter().all(|p| self.holders.get(&(epoch, p.clone())) == Some(&(token, op))))
+    }
+}
+
+impl Truth {
+    /// The last write of an epoch on a path, while it is not committed.
+    pub(super) fn last_uncommitted(&self, epoch: Epoch, path: &FtpPath) -> Option<Position> {
+        let of_epoch = |p: &&Position| p.epoch == epoch && self.logged.contains(p);
+        let last = self.by_path.get(path)?.iter().filter(of_epoch).max()?;
+        Some(*last).filter(|p| !self.committed.contains_key(p))
+    }
+
+    /// The leader at `at` logged a write.
+    pub(super) fn logged(
+        &mut self,
+        at: usize,
+        position: Position,
+        op: OpId,
+        token: Token,
+        processes: &[Process],
+    ) -> Result<(), Broken> {
+        let epoch = position.epoch;
+        self.logged.insert(position);
+        if self.reigns.get(&epoch).is_none_or(|r| r.node != at) {
+            return Err(Broken::new("I4", format!("{at} logged {position:?} in an epoch that is not its own")));
+        }
+        let Some(record) = self.records.get(&position).cloned() else {
+            return Err(Broken::new("I11", format!("{at} logged {position:?} and never wrote it")));
+        };
+        if !self.locks.holds(epoch, token, op) {
+            return Err(Broken::new("I6", format!("op {op:?} logged at {position:?} under the stale {token:?}")));
+        }
+        let before = self.closure(epoch, position.seq);
+        if let Some(first) = self.by_op[&op].iter().find(|p| before.has(**p) && self.confirmed(**p, &before, epoch)) {
+            return Err(Broken::new(
+                "I9",
+                format!("op {op:?} logged at {position:?}; its history has it at {first:?}"),
+            ));
+        }
+        let later = |r: &&std::sync::Arc<Record>| before.has(r.position) && r.hlc >= record.hlc;
+        if let Some(later) = self.records.values().find(later) {
+            let what = format!(
+                "{position:?} is stamped {:?}, its history has {:?} {:?}",
+                record.hlc, later.position, later.hlc
+            );
+            return Err(Broken::new("I8", what));
+        }
+        let Some(write) = record.write() else { return Ok(()) };
+        for node in write.replicas() {
+            let blob = write.blob.unwrap_or_default();
+            if !processes[crate::sim::process::index(node)].disk.blobs.contains_key(&blob) {
+                return Err(Broken::new(
+                    "I1",
+                    format!("{position:?} logged without the bytes of {blob:?} on {node:?}"),
+                ));
+            }
+        }
+        for effect in &write.effects {
+            if let Some(head) = self.heads(&effect.path, &before, epoch).first()
+                && !effect.over.contains(head)
+            {
+                let what = format!("{position:?} on {} is over {:?} and not over {head:?}", effect.path, effect.over);
+                return Err(Broken::new("I6", what));
+            }
+        }
+        let moved = |path: &FtpPath| self.heads(path, &before, epoch).first().and_then(|p| self.content(*p, path));
+        let change = &self.ops.get(&op).ok_or_else(|| Broken::new("I9", format!("nobody asked for {op:?}")))?.change;
+        if !says(change, op, &write.effects, moved) {
+            let what = format!("{position:?} says {:?}, asked for was {change:?}", write.effects);
+            return Err(Broken::new("I9", what));
+        }
+        Ok(())
+    }
+}
+
+/// Whether effects are what was asked for; `moved` is what lay at a path before.
+fn says<'a>(
+    change: &Change,
+    op: OpId,
+    effects: &[Effect],
+    moved: impl Fn(&FtpPath) -> Option<&'a [node::cluster::Extent]>,
+) -> bool {
+    let at = |path: &FtpPath| effects.iter().find(|e| e.path == *path).map(|e| &e.what);
+    let file = |path: &FtpPath| if let Some(Version::File(file)) = at(path) { Some(file) } else { None };
+    match change {
+        Change::Store { path, .. } => {
+            effects.len() == 1 && file(path).is_some_and(|f| f.extents.len() == 1 && f.extents[0].blob.op == op)
+        }
+        Change::Delete { path } | Change::RemoveDirectory { path } => at(path) == Some(&Version::Deleted),
+        Change::MakeDirectory { path } => matches!(at(path), Some(Version::Directory { .. })),
+        Change::Rename { from, to } => {
+            from == to
+                || (at(from) == Some(&Version::Deleted)
+                    && file(to).is_some_and(|f| Some(f.extents.as_slice()) == moved(from)))
+        }
+        Change::SetModified { path, modified } => {
+            file(path).is_none_or(|f| f.modified == *modified && Some(f.extents.as_slice()) == moved(path))
+        }
+    }
+}

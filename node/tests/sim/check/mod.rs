@@ -1,0 +1,184 @@
+//! The checkers: what really happened, against what the invariants of DESIGN §10 allow. They know every record ever logged,
+//! every promise given and every lock granted, and compute what the index should be as a set, from first principles; they
+//! ask no member what it thinks.
+
+mod commits;
+mod epochs;
+mod index;
+mod locks;
+mod reads;
+mod records;
+mod rest;
+
+use crate::sim::process::Process;
+use crate::sim::world::Time;
+use locks::Locks;
+use node::cluster::{Batch, Change, Epoch, Event, Mutation, NodeId, OpId, Outcome, Output, Position, Record, Refusal};
+use node::path::FtpPath;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A broken invariant.
+#[derive(Debug, Clone)]
+pub(crate) struct Broken {
+    /// As DESIGN §10 numbers it.
+    pub(crate) invariant: &'static str,
+    pub(crate) what: String,
+}
+
+impl Broken {
+    pub(crate) fn new(invariant: &'static str, what: String) -> Self {
+        Self { invariant, what }
+    }
+}
+
+/// The disk model complains of holes and repeats in what it is asked to write.
+impl From<String> for Broken {
+    fn from(what: String) -> Self {
+        Self::new("I11", what)
+    }
+}
+
+/// One epoch's leader.
+#[derive(Debug)]
+struct Reign {
+    node: usize,
+    members: Vec<NodeId>,
+    committed: u64,
+}
+
+/// One operation as its client knows it.
+#[derive(Debug)]
+struct Asked {
+    change: Change,
+    done: Option<Outcome>,
+    refused: Option<Refusal>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    records: BTreeMap<Position, Arc<Record>>,
+    covers: Vec<Position>,
+    /// Writes that their leader said it logged.
+    logged: BTreeSet<Position>,
+    by_path: BTreeMap<FtpPath, Vec<Position>>,
+    by_op: BTreeMap<OpId, Vec<Position>>,
+    reigns: BTreeMap<Epoch, Reign>,
+    /// Reigns in the order in which they began to serve.
+    served: Vec<(Epoch, usize)>,
+    /// What is committed, by its own leader or by a later epoch's first record, and since when.
+    committed: BTreeMap<Position, Time>,
+    /// Who had each of these on its disk when it was committed, or covered by a record that was.
+    holders: BTreeMap<Position, BTreeSet<NodeId>>,
+    ops: BTreeMap<OpId, Asked>,
+    /// The highest epoch each node ever promised.
+    promised: BTreeMap<usize, Epoch>,
+    locks: Locks,
+}
+
+impl Truth {
+    pub(crate) fn submitted(&mut self, _now: Time, op: OpId, change: &Change) {
+        self.ops.insert(op, Asked { change: change.clone(), done: None, refused: None });
+    }
+    pub(crate) fn refused(&mut self, op: OpId, refusal: Refusal) {
+        if let Some(asked) = self.ops.get_mut(&op) {
+            asked.refused = Some(refusal);
+        }
+    }
+    /// Given up: like a refusal that does not say whether anything happened.
+    pub(crate) fn cancelled(&mut self, op: OpId) {
+        self.refused(op, Refusal::Unknown);
+    }
+    pub(crate) fn crashed(&mut self, _at: usize) {}
+
+    /// Learns the records of a batch. Two different ones at one position are two leaders of one epoch.
+    pub(crate) fn records(&mut self, batch: &Batch) -> Result<(), Broken> {
+        for mutation in &batch.mutations {
+            let Mutation::Record(record) = mutation else { continue };
+            if let Some(known) = self.records.get(&record.position) {
+                if known != record {
+                    return Err(Broken::new(
+                        "I4",
+                        format!("two records at {:?}: {known:?} and {record:?}", record.position),
+                    ));
+                }
+                continue;
+            }
+            if record.cover().is_some() {
+                self.covers.push(record.position);
+            }
+            if let Some(write) = record.write() {
+                self.by_op.entry(write.op).or_default().push(record.position);
+                for effect in &write.effects {
+                    self.by_path.entry(effect.path.clone()).or_default().push(record.position);
+                }
+            }
+            self.records.insert(record.position, record.clone());
+        }
+        Ok(())
+    }
+
+    /// One round of the member at `at`: what it put out, and what it changed in its index.
+    pub(crate) fn round(
+        &mut self,
+        now: Time,
+        at: usize,
+        outputs: &[Output],
+        changes: &[Mutation],
+        processes: &[Process],
+    ) -> Result<(), Broken> {
+        for output in outputs {
+            match output {
+                Output::Send { message, .. } => self.sent(at, message, &processes[at].disk)?,
+                Output::Event(event) => self.event(now, at, event, processes)?,
+                _ => {}
+            }
+        }
+        changes.iter().try_for_each(|mutation| self.changed(at, mutation))
+    }
+
+    fn event(&mut self, now: Time, at: usize, event: &Event, processes: &[Process]) -> Result<(), Broken> {
+        match event {
+            Event::TookOver { epoch, members, marks } => self.took_over(at, *epoch, members, marks, processes),
+            Event::Serving { epoch } => self.serving(at, *epoch),
+            Event::Granted { token, op, change } => {
+                let last = |path: &FtpPath| self.last_uncommitted(token.epoch, path);
+                if let Some(open) = change.paths().into_iter().find_map(last) {
+                    return Err(Broken::new(
+                        "I6",
+                        format!("{token:?} granted to {op:?} while {open:?} is not decided"),
+                    ));
+                }
+                self.locks.granted(*token, *op, change)
+            }
+            Event::Logged { position, op, token } => self.logged(at, *position, *op, *token, processes),
+            Event::Committed { epoch, count } => self.commits(now, at, *epoch, *count, processes),
+            Event::Follows { .. } | Event::Leaderless | Event::Liveness { .. } => Ok(()),
+        }
+    }
+
+    /// Who served last.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        self.served.last().map(|(_, node)| *node)
+    }
+    /// Whether this event began a reign of another node than the one before.
+    pub(crate) fn new_leader(&self, event: &Event) -> bool {
+        let Event::Serving { epoch } = event else { return false };
+        let at = self.served.iter().position(|(e, _)| e == epoch);
+        at.is_some_and(|at| at > 0 && self.served[at - 1].1 != self.served[at].1)
+    }
+    /// Epochs that served, and how often the leader changed.
+    pub(crate) fn reigns(&self) -> (u64, u64) {
+        let changes = self.served.windows(2).filter(|pair| pair[0].1 != pair[1].1).count();
+        (self.served.len() as u64, changes as u64)
+    }
+    /// Notes a record as committed, and who holds it.
+    fn commit(&mut self, now: Time, position: Position, holders: &[NodeId]) {
+        self.committed.entry(position).or_insert(now);
+        self.holders.entry(position).or_default().extend(holders);
+    }
+    fn held_by(&self, position: Position) -> &BTreeSet<NodeId> {
+        static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
+        self.holders.get(&position).unwrap_or(&NOBODY)
+    }
+}

@@ -1,0 +1,51 @@
+//! I5 and I10: a read that a leader answered sees every write to its path that was committed before the read began, unless
+//! that write was made where none of the leader's members was; and no read sees what is not committed.
+
+use super::records::stamp;
+use super::{Broken, Truth};
+use crate::sim::disk::Tables;
+use crate::sim::world::Time;
+use node::cluster::Position;
+use node::path::FtpPath;
+
+impl Truth {
+    /// A session that began to read at `began` looks up `path` in its node's index.
+    pub(crate) fn read(
+        &self,
+        id: u64,
+        began: Time,
+        position: Option<Position>,
+        path: &FtpPath,
+        tables: &Tables,
+    ) -> Result<(), Broken> {
+        let seen = tables.entries.get(path).and_then(|e| e.winner());
+        if let Some(head) = seen
+            && !self.committed.contains_key(&head.position)
+        {
+            let what = format!("read {id} of {path} sees {:?}, which is not committed", head.position);
+            return Err(Broken::new("I10", what));
+        }
+        let Some(position) = position else { return Ok(()) };
+        if !self.committed.contains_key(&position) || !tables.state.applied.has(position) {
+            let what = format!("read {id} at {position:?}, which is not committed or not here");
+            return Err(Broken::new("I5", what));
+        }
+        let Some(reign) = self.reigns.get(&position.epoch) else {
+            return Err(Broken::new("I5", format!("read {id} in no epoch: {position:?}")));
+        };
+        let seen = seen.map(|h| h.stamp());
+        let scope = self.closure(position.epoch, position.seq + 1);
+        for due in self.by_path.get(path).into_iter().flatten() {
+            if self.committed.get(due).is_none_or(|at| *at >= began) || seen >= Some(stamp(&self.records[due])) {
+                continue;
+            }
+            let set = self.held_by(*due);
+            if scope.has(*due) || reign.members.iter().any(|m| set.contains(m)) {
+                let what =
+                    format!("read {id} of {path} at {position:?} sees {seen:?}, older than the committed {due:?}");
+                return Err(Broken::new("I5", what));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! The index as it should be, computed as a set from the records themselves, not in the order of any log.
+
+use super::Truth;
+use node::cluster::{Effect, Epoch, Marks, Position, Record, Stamp, Version};
+use node::path::FtpPath;
+use std::sync::Arc;
+
+impl Truth {
+    /// Everything that the first `n` records of an epoch stand on.
+    pub(super) fn closure(&self, epoch: Epoch, n: u64) -> Marks {
+        let mut scope = Marks::of(epoch, n);
+        for cover in self.covers.iter().filter(|p| p.epoch == epoch && p.seq < n) {
+            if let Some(cover) = self.records[cover].cover() {
+                scope.join(&cover.marks);
+            }
+        }
+        scope
+    }
+    /// Whether a record counts in a scope as seen by `epoch`: it is the epoch's own, or a cover there names it and does not
+    /// void it.
+    pub(super) fn confirmed(&self, position: Position, scope: &Marks, epoch: Epoch) -> bool {
+        if position.epoch == epoch {
+            return true;
+        }
+        let covers = self.covers.iter().filter(|p| scope.has(**p)).filter_map(|p| self.records[p].cover());
+        let mut confirming = covers.filter(|c| c.marks.has(position) && !c.voids.contains(&position));
+        confirming.next().is_some()
+    }
+    pub(super) fn effect<'a>(record: &'a Record, path: &FtpPath) -> Option<&'a Effect> {
+        record.write()?.effects.iter().find(|e| e.path == *path)
+    }
+    /// Records of a scope that touch a path.
+    fn on_path<'a>(&'a self, path: &FtpPath, scope: &'a Marks) -> impl Iterator<Item = &'a Arc<Record>> + 'a {
+        self.by_path.get(path).into_iter().flatten().filter(|p| scope.has(**p)).map(|p| &self.records[p])
+    }
+    /// By whom a version was replaced. A void duplicate's `over` counts, too.
+    pub(super) fn replaced_by(&self, position: Position, path: &FtpPath, scope: &Marks) -> Option<Position> {
+        self.on_path(path, scope)
+            .find(|r| Self::effect(r, path).is_some_and(|e| e.over.contains(&position)))
+            .map(|r| r.position)
+    }
+    /// The confirmed versions of a path that nothing replaced, the greatest stamp first.
+    pub(super) fn heads(&self, path: &FtpPath, scope: &Marks, epoch: Epoch) -> Vec<Position> {
+        let mut heads: Vec<&Arc<Record>> = self
+            .on_path(path, scope)
+            .filter(|r| self.confirmed(r.position, scope, epoch))
+            .filter(|r| self.replaced_by(r.position, path, scope).is_none())
+            .collect();
+        heads.sort_by_key(|r| std::cmp::Reverse(stamp(r)));
+        heads.into_iter().map(|r| r.position).collect()
+    }
+    /// The extents a version refers to.
+    pub(super) fn content(&self, position: Position, path: &FtpPath) -> Option<&[node::cluster::Extent]> {
+        match &Self::effect(self.records.get(&position)?, path)?.what {
+            Version::File(file) => Some(&file.extents),
+            Version::Directory { .. } | Version::Deleted => None,
+        }
+    }
+}
+
+pub(super) fn stamp(record: &Record) -> Stamp {
+    Stamp { hlc: record.hlc, position: record.position }
+}

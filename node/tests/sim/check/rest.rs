@@ -1,0 +1,148 @@
+//! At rest, everything healed: I2 all indexes are equal, and what they should be; I1 every acknowledged write is accounted
+//! for and has its bytes; I9 nothing took effect twice; and nothing grew without bound.
+
+use super::{Broken, Truth};
+use crate::sim::process::{Process, index};
+use node::cluster::{Epoch, Marks, OpId, Position, Refusal, Version};
+use node::path::FtpPath;
+use std::collections::BTreeSet;
+
+/// More reigns than this in a run of about 100 s are no rest.
+const MOST_EPOCHS: usize = 150;
+
+impl Truth {
+    pub(crate) fn at_rest(&self, processes: &[Process]) -> Result<(), Broken> {
+        let Some((epoch, _)) = self.served.last().copied() else {
+            return Err(Broken::new("I4", "nobody ever served".into()));
+        };
+        let scope = self.closure(epoch, self.reigns[&epoch].committed);
+        self.equal(processes)?;
+        let paths: BTreeSet<&FtpPath> = self.by_path.keys().chain(processes[0].disk.shown.entries.keys()).collect();
+        for path in paths {
+            self.heads_right(path, &scope, epoch, processes)?;
+        }
+        for (op, asked) in &self.ops {
+            self.accounted(*op, asked.done.map(|o| o.position), asked.refused, &scope, epoch)?;
+            self.once(*op)?;
+        }
+        self.bytes(processes)?;
+        if self.served.len() > MOST_EPOCHS || self.records.len() > self.ops.len() + 3 * self.reigns.len() {
+            let what = format!(
+                "{} records and {} reigns for {} operations",
+                self.records.len(),
+                self.served.len(),
+                self.ops.len()
+            );
+            return Err(Broken::new("I4", what));
+        }
+        Ok(())
+    }
+
+    /// Heads, locations, references, rows and counts are the same everywhere, and in step with each other.
+    fn equal(&self, processes: &[Process]) -> Result<(), Broken> {
+        let first = &processes[0].disk.shown;
+        for (at, process) in processes.iter().enumerate() {
+            let tables = &process.disk.shown;
+            if let Some((path, entry)) = tables.entries.iter().find(|(p, e)| first.entries.get(*p) != Some(*e)) {
+                let what = format!("{path} is {entry:?} at {at} and {:?} at 0", first.entries.get(path));
+                return Err(Broken::new("I2", what));
+            }
+            if tables.entries.len() != first.entries.len() || tables.marks() != first.marks() {
+                return Err(Broken::new("I2", format!("the indexes or logs of {at} and 0 differ")));
+            }
+            if tables.references != tables.counted_references() {
+                let what = format!(
+                    "{at} counts references {:?}, heads have {:?}",
+                    tables.references,
+                    tables.counted_references()
+                );
+                return Err(Broken::new("I2", what));
+            }
+            let visible = tables.entries.values().filter_map(|e| e.visible());
+            let files = visible.filter(|h| matches!(h.what, Version::File(_))).count() as u64;
+            if files != tables.state.files {
+                return Err(Broken::new(
+                    "I2",
+                    format!("{at} counts {} files, {files} are visible", tables.state.files),
+                ));
+            }
+        }
+        Ok(())
+    }
+    fn heads_right(&self, path: &FtpPath, scope: &Marks, epoch: Epoch, processes: &[Process]) -> Result<(), Broken> {
+        let due = self.heads(path, scope, epoch);
+        let entry = processes[0].disk.shown.entries.get(path);
+        let kept: Vec<Position> =
+            entry.into_iter().flat_map(|e| &e.heads).filter(|h| h.confirmed).map(|h| h.position).collect();
+        // A lone delete may have been collected.
+        let collected = kept.is_empty() && due.len() == 1 && self.content(due[0], path).is_none();
+        if kept != due && !collected {
+            return Err(Broken::new("I2", format!("{path} has heads {kept:?}, by all records they are {due:?}")));
+        }
+        Ok(())
+    }
+    /// An acknowledged write survives; one that was refused never happened.
+    fn accounted(
+        &self,
+        op: OpId,
+        done: Option<Position>,
+        refused: Option<Refusal>,
+        scope: &Marks,
+        epoch: Epoch,
+    ) -> Result<(), Broken> {
+        let copies = self.by_op.get(&op).into_iter().flatten();
+        let live: Vec<Position> =
+            copies.copied().filter(|p| scope.has(*p) && self.confirmed(*p, scope, epoch)).collect();
+        if let Some(refusal) = refused.filter(|r| *r != Refusal::Unknown)
+            && let Some(at) = live.first()
+        {
+            return Err(Broken::new("I9", format!("op {op:?} was refused ({refusal:?}) and took effect at {at:?}")));
+        }
+        let Some(done) = done else { return Ok(()) };
+        if live.is_empty() {
+            return Err(Broken::new("I1", format!("op {op:?}, acknowledged at {done:?}, is gone")));
+        }
+        for position in live {
+            let Some(write) = self.records[&position].write() else { continue };
+            for path in write.effects.iter().map(|e| &e.path) {
+                let head = self.heads(path, scope, epoch).contains(&position);
+                if !head && self.replaced_by(position, path, scope).is_none() {
+                    let what = format!("op {op:?} at {position:?} is neither a head of {path} nor replaced");
+                    return Err(Broken::new("I1", what));
+                }
+            }
+        }
+        Ok(())
+    }
+    /// No copy of an operation was logged where another was in the history and counted.
+    fn once(&self, op: OpId) -> Result<(), Broken> {
+        let copies = self.by_op.get(&op).map(Vec::as_slice).unwrap_or_default();
+        for later in copies {
+            let before = self.closure(later.epoch, later.seq);
+            let counted = |p: &&Position| *p != later && before.has(**p) && self.confirmed(**p, &before, later.epoch);
+            if let Some(first) = copies.iter().find(counted) {
+                return Err(Broken::new("I9", format!("op {op:?} took effect at {first:?} and at {later:?}")));
+            }
+        }
+        Ok(())
+    }
+    /// Every head's bytes are where its location says.
+    fn bytes(&self, processes: &[Process]) -> Result<(), Broken> {
+        for (path, head) in
+            processes[0].disk.shown.entries.iter().flat_map(|(p, e)| e.heads.iter().map(move |h| (p, h)))
+        {
+            let Version::File(file) = &head.what else { continue };
+            if head.location.nodes.is_empty() {
+                return Err(Broken::new("I1", format!("{path} {:?} is nowhere", head.position)));
+            }
+            for node in head.location.nodes.iter().filter(|_| head.confirmed) {
+                let blobs = &processes[index(*node)].disk.blobs;
+                if let Some(lost) = file.extents.iter().find(|e| !blobs.contains_key(&e.blob)) {
+                    let what = format!("{path} {:?} lost its bytes {:?} on {node:?}", head.position, lost.blob);
+                    return Err(Broken::new("I1", what));
+                }
+            }
+        }
+        Ok(())
+    }
+}

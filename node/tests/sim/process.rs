@@ -1,0 +1,211 @@
+//! One node: a member with its disk, clocks and inbox. It starts, crashes, pauses and stalls; the world says when.
+
+use crate::sim::disk::Disk;
+use crate::sim::plan::Plan;
+use crate::sim::rng::Rng;
+use crate::sim::world::{SECOND, Step, Time, World};
+use node::cluster::{DiskReport, Input, MS, Member, NodeId, Now, PeerInfo, Rank};
+use std::net::SocketAddr;
+
+/// Room on every disk, in bytes.
+const CAPACITY: u64 = 1 << 40;
+/// A write that takes longer than this makes a disk unhealthy.
+const STALL: Time = 2 * SECOND;
+
+pub(crate) struct Process {
+    pub(crate) info: PeerInfo,
+    pub(crate) disk: Disk,
+    /// Counts starts. What was planned for an earlier one does not concern this one.
+    pub(crate) boot: u32,
+    /// None while it is dead.
+    pub(crate) member: Option<Member>,
+    /// Dead with its machine: its port does not even refuse.
+    pub(crate) silent: bool,
+    pub(crate) inbox: Vec<Input>,
+    woken: bool,
+    pub(crate) paused_until: Time,
+    pub(crate) slow_disk_until: Time,
+    /// When the write under way began.
+    writing: Option<Time>,
+    /// How far its wall clock is off, in microseconds.
+    pub(crate) skew: i64,
+    /// Where its monotonic clock began: anew when its machine starts.
+    clock: Time,
+}
+
+impl Process {
+    pub(crate) fn new(index: usize, plan: &Plan, rng: &mut Rng) -> Self {
+        let node = id(index);
+        let address = |port| SocketAddr::from(([10, 0, 0, index as u8 + 1], port));
+        let priority = if rng.chance(10) { rng.range(0, 3) as i64 } else { 0 };
+        let info = PeerInfo {
+            node,
+            rank: Rank { priority, address: address(2123), node },
+            raw: address(2124),
+            ftp: address(21).to_string(),
+            name: format!("n{index}"),
+            zone: format!("z{}", index % plan.nodes.div_ceil(2)),
+        };
+        Self {
+            info,
+            disk: Disk::default(),
+            boot: 0,
+            member: None,
+            silent: false,
+            inbox: vec![],
+            woken: false,
+            paused_until: 0,
+            slow_disk_until: 0,
+            writing: None,
+            skew: rng.range(0, 400 * MS) as i64 - 200 * MS as i64,
+            clock: rng.range(1, 50) * 3600 * SECOND,
+        }
+    }
+    pub(crate) fn clocks(&self, now: Time) -> Now {
+        let wall = 1_700_000_000 * SECOND + now;
+        Now { mono: self.clock + now, wall: wall.saturating_add_signed(self.skew) }
+    }
+    pub(crate) fn runs(&self, now: Time) -> bool {
+        self.member.is_some() && self.paused_until <= now
+    }
+}
+
+/// The identity of the `index`-th node.
+pub(crate) fn id(index: usize) -> NodeId {
+    NodeId((index as u128 + 1) << 96)
+}
+
+/// Which node an identity is. Members name no others.
+pub(crate) fn index(node: NodeId) -> usize {
+    (node.0 >> 96) as usize - 1
+}
+
+impl World {
+    pub(crate) fn start(&mut self, at: usize) {
+        if self.processes[at].member.is_some() {
+            return;
+        }
+        self.history.note(self.now, || format!("START {at}"));
+        let seed = self.rng.next();
+        let now = self.now;
+        let p = &mut self.processes[at];
+        p.boot += 1;
+        if p.silent {
+            p.clock = self.rng.range(1, 50) * 3600 * SECOND;
+        }
+        (p.silent, p.woken, p.writing, p.paused_until) = (false, false, None, 0);
+        p.inbox.clear();
+        let (restored, clocks) = (p.disk.restored(), p.clocks(now));
+        let config = self.plan.config.clone();
+        p.member = Some(Member::new(clocks, config, p.info.clone(), restored, &p.disk.shown, seed));
+        let boot = p.boot;
+        self.plan(1, Step::Tick { at, boot });
+        self.plan(10 * MS, Step::Report { at, boot });
+        for peer in (0..self.processes.len()).filter(|p| *p != at) {
+            let wait = self.rng.range(1, 50) * MS;
+            self.plan(wait, Step::Dial { at, boot, peer });
+        }
+    }
+    /// The process dies, with its machine or without; `back` later it starts again.
+    pub(crate) fn crash(&mut self, at: usize, power: bool, back: Time) -> Result<(), String> {
+        if self.processes[at].member.is_none() {
+            return Ok(());
+        }
+        self.history.note(self.now, || format!("CRASH {at}{}", if power { " with its machine" } else { "" }));
+        let p = &mut self.processes[at];
+        (p.member, p.silent) = (None, power);
+        p.disk.crash(power, &mut self.rng)?;
+        self.truth.crashed(at);
+        self.hang_up(at, power);
+        self.orphan(at);
+        self.plan(back, Step::Start { at });
+        Ok(())
+    }
+    pub(crate) fn pause(&mut self, at: usize, span: Time) {
+        self.history.note(self.now, || format!("PAUSE {at} for {} ms", span / MS));
+        let boot = self.processes[at].boot;
+        self.processes[at].paused_until = self.now + span;
+        self.plan(span, Step::Wake { at, boot });
+    }
+    /// Something for a member to handle.
+    pub(crate) fn push(&mut self, at: usize, input: Input) {
+        let gather = self.rng.below(self.plan.gather);
+        let p = &mut self.processes[at];
+        if p.member.is_none() {
+            return;
+        }
+        p.inbox.push(input);
+        if !p.woken && p.paused_until <= self.now {
+            p.woken = true;
+            let boot = p.boot;
+            self.plan(gather, Step::Wake { at, boot });
+        }
+    }
+    /// One round of a member: everything queued, then what it wants done.
+    pub(crate) fn wake(&mut self, at: usize) -> Result<(), crate::sim::check::Broken> {
+        let now = self.now;
+        let p = &mut self.processes[at];
+        p.woken = false;
+        if !p.runs(now) {
+            return Ok(());
+        }
+        let clocks = p.clocks(now);
+        let inputs = std::mem::take(&mut p.inbox);
+        let Some(member) = &mut p.member else { return Ok(()) };
+        self.handled += inputs.len() as u64;
+        for input in inputs {
+            member.handle(clocks, input, &p.disk.shown);
+        }
+        member.settle(clocks, &p.disk.shown);
+        let batch = member.take_batch();
+        let outputs = member.take_outputs();
+        let changes = batch.as_ref().map(|b| b.mutations.clone()).unwrap_or_default();
+        if let Some(batch) = batch {
+            self.truth.records(&batch)?;
+            self.processes[at].disk.submit(batch)?;
+        }
+        self.truth.round(now, at, &outputs, &changes, &self.processes)?;
+        self.write(at);
+        self.carry_out(at, outputs)
+    }
+    /// The store takes everything handed over as one group.
+    fn write(&mut self, at: usize) {
+        let now = self.now;
+        let p = &mut self.processes[at];
+        if p.writing.is_some() || p.disk.unwritten() == 0 {
+            return;
+        }
+        p.writing = Some(now);
+        let slow = p.slow_disk_until > now;
+        let (boot, batch) = (p.boot, p.disk.submitted());
+        let scale = self.plan.disk_scale;
+        let takes = match self.rng.below(100) {
+            _ if slow => self.rng.range(200, 2600) * MS,
+            0..=89 => self.rng.range(200, 2500) * scale,
+            90..=97 => self.rng.range(4, 30) * MS,
+            _ => self.rng.range(30, 150) * MS,
+        };
+        self.plan(takes, Step::Written { at, boot, batch });
+    }
+    pub(crate) fn written(&mut self, at: usize, batch: u64) -> Result<(), String> {
+        let p = &mut self.processes[at];
+        p.disk.written(batch)?;
+        p.writing = None;
+        self.push(at, Input::Persisted { batch });
+        self.write(at);
+        Ok(())
+    }
+    /// The store's report on itself, and the raw port's on the fronts whose blobs it keeps.
+    pub(crate) fn report(&mut self, at: usize) {
+        let p = &self.processes[at];
+        let healthy = p.writing.is_none_or(|since| self.now - since < STALL);
+        let used = p.disk.used();
+        let report = DiskReport { used, free: CAPACITY - used, healthy };
+        let boot = p.boot;
+        self.push(at, Input::Disk(report));
+        for blob in self.kept_blobs(at) {
+            self.push(at, Input::BlobKept(blob));
+        }
+        self.plan(SECOND, Step::Report { at, boot });
+    }
+}
