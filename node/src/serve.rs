@@ -9,7 +9,9 @@ use crate::admin::{self, Admin, ENDPOINTS, Endpoints};
 use crate::clock::Clock;
 use crate::cluster::{NodeId, PeerInfo, Rank};
 use crate::config::Settings;
+use crate::ftp;
 use crate::peer::{self, Greeter, Identity, PeerConfig, StaticSeeds};
+use crate::replica::{self, Replicas};
 use crate::store::{OpenError, Store};
 use bind::Listeners;
 use material::Material;
@@ -82,36 +84,59 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
     let Some(store) = open_when_free(&settings.node.data, persisted, &stop).await? else { return Ok(()) };
     write_endpoints(&settings.node.data, &endpoints)?;
 
-    let info = peer_info(&settings, store.node(), peer, raw, &endpoints);
-    let boot = store.boots().clone();
-    let identity = Identity { cluster: settings.node.cluster.clone(), info: info.clone(), boot };
+    let info = peer_info(&settings, store.node(), (peer, raw), &endpoints);
+    let identity = Identity { cluster: settings.node.cluster.clone(), info: info.clone(), boot: store.boots().clone() };
     let greeter = Greeter::new(identity, material.peer);
     let config = PeerConfig {
-        greeter,
+        greeter: greeter.clone(),
         listener: listeners.peer,
         discovery: StaticSeeds::new(settings.peer.seeds.clone()),
         core: settings.core.to_config(),
         clock: Clock::new(settings.node.clock_offset_ms),
     };
     let (handle, peers) = peer::start(config, store.clone(), on_disk);
-    let admin = Admin { handle, name: info.name.clone(), endpoints };
+    let replicas = Replicas::new(handle.clone(), store.clone(), greeter, limits(&settings));
+    let raw = replica::serve(listeners.raw, &replicas);
+    let clients = ftp::serve(material.ftp, listeners.ftp, handle.clone(), replicas, store.clone());
     let (mut asked, no_more) = (JoinSet::new(), CancellationToken::new());
+    let admin = Admin { handle, name: info.name.clone(), endpoints };
     admin::serve(&settings.node.data, admin, no_more.clone(), &mut asked)
         .map_err(|error| ServeError::Write { path: settings.node.data.join(admin::SOCKET), error })?;
     tracing::info!(name = info.name, node = %info.node, ftp = %endpoints.ftp, %peer, "up");
 
     stop.drain.cancelled().await;
+    // Clients first: their transfers need all the rest.
+    let drain = clients.stop(Duration::from_secs(settings.node.drain_s));
+    if stop.now.run_until_cancelled(drain).await.is_none() {
+        tracing::warn!("transfers were cut");
+    }
     no_more.cancel();
-    peers.stop(WIND_UP).await;
     asked.shutdown().await;
-    drop(asked);
+    raw.stop(WIND_UP).await;
+    peers.stop(WIND_UP).await;
     close(store).await;
     tracing::info!("stopped");
     Ok(())
 }
 
+/// Of the raw port. Whoever waits for a lock waits a little longer than the leader lets it, so that the refusal comes from
+/// the leader.
+fn limits(settings: &Settings) -> replica::Limits {
+    let patience = Duration::from_millis(settings.core.lock_wait_ms) + Duration::from_secs(5);
+    replica::Limits {
+        patience,
+        stalled: Duration::from_secs(settings.ftp.stall_timeout_s),
+        ..replica::Limits::default()
+    }
+}
+
 /// What this node tells its peers of itself.
-fn peer_info(settings: &Settings, node: NodeId, peer: SocketAddr, raw: SocketAddr, endpoints: &Endpoints) -> PeerInfo {
+fn peer_info(
+    settings: &Settings,
+    node: NodeId,
+    (peer, raw): (SocketAddr, SocketAddr),
+    endpoints: &Endpoints,
+) -> PeerInfo {
     let listen = endpoints.ftp;
     let reachable = if listen.ip().is_unspecified() { SocketAddr::new(peer.ip(), listen.port()) } else { listen };
     PeerInfo {

@@ -1,20 +1,25 @@
-//! The files that settings name: certificates and keys. Read once, at the start.
+//! The files that settings name: certificates, keys, users. Read once, at the start; the users file is looked after by
+//! the client side from then on.
 
 use super::ServeError;
-use crate::config::Settings;
+use crate::config::{Settings, Unfit};
+use crate::ftp::{FtpConfig, FtpTls, Users};
 use crate::peer::{PeerTls, Pem};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What was read.
 #[derive(Debug)]
 pub(super) struct Material {
     pub(super) peer: PeerTls,
+    pub(super) ftp: FtpConfig,
 }
 
 impl Material {
     /// Blocking, a few small files.
     pub(super) fn load(settings: &Settings) -> Result<Self, ServeError> {
-        Ok(Self { peer: peer_tls(settings)? })
+        Ok(Self { peer: peer_tls(settings)?, ftp: ftp_config(settings)? })
     }
 }
 
@@ -29,6 +34,40 @@ fn peer_tls(settings: &Settings) -> Result<PeerTls, ServeError> {
     let key = read(&files.key, "peer.key")?;
     PeerTls::new(&settings.node.cluster, Pem { ca: &ca, certificate: &certificate, key: &key })
         .map_err(|error| ServeError::Settings(error.to_string()))
+}
+
+fn ftp_config(settings: &Settings) -> Result<FtpConfig, ServeError> {
+    let wrong = |sentence: String| ServeError::Settings(sentence);
+    let ftp = &settings.ftp;
+    let users = ftp.users.as_ref().ok_or_else(|| wrong(Unfit::Users.to_string()))?;
+    let users = Arc::new(Users::load(users).map_err(|error| wrong(error.to_string()))?);
+    if users.count() == 0 {
+        tracing::warn!("the users file names nobody: no client can log in");
+    }
+    let tls = match settings.ftp_files().map_err(|unfit| wrong(unfit.to_string()))? {
+        Some((certificate, key)) => {
+            let (certificate, key) = (read(&certificate, "ftp.tls_certificate")?, read(&key, "ftp.tls_key")?);
+            Some(FtpTls::new(&certificate, &key).map_err(|error| wrong(error.to_string()))?)
+        }
+        None => None,
+    };
+    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let range = ftp.passive_ports;
+    Ok(FtpConfig {
+        require_tls: ftp.require_tls,
+        passive_ports: (range.first != 0).then_some(range.first..=range.last),
+        passive_address: ftp.passive_address,
+        max_sessions: count(ftp.max_sessions),
+        max_sessions_per_address: count(ftp.max_sessions_per_address),
+        login_timeout: Duration::from_secs(ftp.login_timeout_s),
+        idle_timeout: Duration::from_secs(ftp.idle_timeout_s),
+        accept_timeout: Duration::from_secs(ftp.accept_timeout_s),
+        stall_timeout: Duration::from_secs(ftp.stall_timeout_s),
+        patience: Duration::from_millis(settings.core.lock_wait_ms),
+        max_failed_logins: ftp.max_failed_logins,
+        ban_time: Duration::from_secs(ftp.ban_s),
+        ..FtpConfig::new(users, tls)
+    })
 }
 
 fn read(path: &Path, setting: &str) -> Result<Vec<u8>, ServeError> {
