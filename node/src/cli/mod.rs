@@ -9,6 +9,7 @@ mod status;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,6 +66,13 @@ impl Failure {
     fn runtime(error: impl std::fmt::Display) -> Self {
         Self::Runtime(error.to_string())
     }
+}
+
+/// Prints to stdout. A reader that went away (`| head`) is told like any other error, not by a panic.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    printed.map_err(|error| Failure::Runtime(format!("cannot print: {error}")))
 }
 
 /// A runtime for commands that do little.

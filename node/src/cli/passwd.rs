@@ -25,8 +25,7 @@ impl Passwd {
         let read = stdin.lock().take(PASSWORD_MAX as u64 + 2).read_line(&mut line);
         read.map_err(|error| Failure::Runtime(format!("cannot read the password: {error}")))?;
         let password = line.trim_end_matches(['\r', '\n']);
-        println!("{}", hash(password).map_err(Failure::Usage)?);
-        Ok(())
+        super::print(&format!("{}\n", hash(password).map_err(Failure::Usage)?))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `trebol status`: what a running node says of itself and its cluster.
 
-use super::{DATA, Failure, dev, dev_directory, small_runtime};
+use super::{DATA, Failure, dev, dev_directory, print, small_runtime};
 use crate::admin::{AskError, NodeStatus, ask};
 use crate::cluster::{Liveness, NodeId, RoleName};
 use std::fmt::Write;
@@ -20,12 +20,8 @@ pub(super) struct StatusOf {
 impl StatusOf {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let status = small_runtime()?.block_on(self.find()).map_err(Failure::runtime)?;
-        if self.json {
-            println!("{}", serde_json::to_string(&status).map_err(Failure::runtime)?);
-        } else {
-            print!("{}", table(&status));
-        }
-        Ok(())
+        let json = || serde_json::to_string(&status).map(|json| json + "\n").map_err(Failure::runtime);
+        print(&if self.json { json()? } else { table(&status) })
     }
 
     async fn find(&self) -> Result<NodeStatus, AskError> {
