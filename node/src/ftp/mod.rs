@@ -19,9 +19,14 @@ mod listing;
 mod progress;
 mod reply;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod stream;
-
+#[cfg(test)]
+mod testing;
 mod tls;
+#[cfg(test)]
+mod transfer_tests;
 mod upload;
 mod users;
 mod verb;

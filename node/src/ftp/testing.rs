@@ -1,0 +1,309 @@
+//! For tests: files in a map, and a client that shows every byte of the control connection. Not part of any build.
+
+use super::config::FtpConfig;
+use super::files::{Answer, Files, Pending};
+use super::listener::{FtpTasks, serve_files};
+use super::tls::FtpTls;
+use super::upload::Receiver;
+use super::users::Users;
+use crate::cluster::{Change, File, Hash, Head, Hlc, Location, Outcome, Position, Refusal, Stamp, Version};
+use crate::path::FtpPath;
+use crate::peer::Stopped;
+use crate::replica::{Download, ReadError, Source as _, UploadError, Uploaded};
+use crate::store::Row;
+use argon2::password_hash::{PasswordHasher, SaltString};
+use argon2::{Algorithm, Argon2, Params};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// Bound of every wait.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+/// A modification time.
+const MODIFIED: u64 = 1_763_985_600_000_000;
+
+/// Files by path; `None` is a directory.
+pub(crate) struct Memory {
+    tree: Mutex<BTreeMap<String, Option<Vec<u8>>>>,
+    /// What the next change is refused with.
+    pub(crate) refusal: Mutex<Option<Refusal>>,
+    /// One permit a commit.
+    pub(crate) commits: Semaphore,
+}
+
+impl Memory {
+    pub(crate) fn file(&self, path: &str) -> Option<Vec<u8>> {
+        self.tree.lock().unwrap().get(path).cloned().flatten()
+    }
+    pub(crate) fn put(&self, path: &str, bytes: Option<&[u8]>) {
+        self.tree.lock().unwrap().insert(path.to_owned(), bytes.map(<[u8]>::to_vec));
+    }
+    fn refused(&self) -> Result<(), Refusal> {
+        self.refusal.lock().unwrap().take().map_or(Ok(()), Err)
+    }
+    fn apply(&self, change: Change) -> Result<Outcome, Refusal> {
+        self.refused()?;
+        let mut tree = self.tree.lock().unwrap();
+        match change {
+            Change::MakeDirectory { path } => drop(tree.insert(path.to_string(), None)),
+            Change::Delete { path } | Change::RemoveDirectory { path } => {
+                tree.remove(path.as_str()).ok_or(Refusal::NotFound)?;
+            }
+            Change::Rename { from, to } => {
+                let what = tree.remove(from.as_str()).ok_or(Refusal::NotFound)?;
+                tree.insert(to.to_string(), what);
+            }
+            Change::Store { .. } | Change::SetModified { .. } => return Err(Refusal::Busy),
+        }
+        Ok(outcome())
+    }
+}
+
+fn outcome() -> Outcome {
+    Outcome { position: Position::default(), hlc: Hlc::default(), copies: 3 }
+}
+
+/// The shared end of [`Memory`].
+pub(crate) struct Tree(pub(crate) Arc<Memory>);
+
+impl Files for Tree {
+    fn fresh(&self) -> Answer<'_, Result<(), Stopped>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn visible(&self, path: &FtpPath) -> Option<Head> {
+        let what = match self.0.tree.lock().unwrap().get(path.as_str())? {
+            None => Version::Directory { modified: MODIFIED },
+            Some(bytes) => Version::File(File {
+                extents: vec![],
+                size: bytes.len() as u64,
+                // Lets `open` find the bytes again.
+                hash: Hash::from(blake3::hash(bytes)),
+                modified: MODIFIED,
+                replicas: vec![],
+            }),
+        };
+        let location = Location { stamp: Stamp::default(), nodes: vec![] };
+        let (position, hlc, op) = (Position::default(), Hlc::default(), crate::cluster::OpId(1));
+        Some(Head { position, hlc, op, confirmed: true, what, location })
+    }
+    fn is_directory(&self, path: &FtpPath) -> bool {
+        path.is_root() || self.0.tree.lock().unwrap().get(path.as_str()) == Some(&None)
+    }
+    fn list(&self, dir: &FtpPath, after: Option<&str>, limit: usize) -> Vec<Row> {
+        let tree = self.0.tree.lock().unwrap();
+        let rows = tree.iter().filter_map(|(path, bytes)| {
+            let path = FtpPath::try_from(path.clone()).unwrap();
+            let (parent, name) = path.split()?;
+            let size = bytes.as_ref().map_or(0, |b| b.len() as u64);
+            let row = Row { name: name.to_owned(), directory: bytes.is_none(), size, modified: MODIFIED };
+            (parent == *dir && after.is_none_or(|after| name > after)).then_some(row)
+        });
+        rows.take(limit).collect()
+    }
+    fn change(&self, change: Change) -> Answer<'_, Result<Result<Outcome, Refusal>, Stopped>> {
+        Box::pin(async { Ok(self.0.apply(change)) })
+    }
+    fn begin(&self, change: Change) -> Answer<'_, Result<Box<dyn Pending>, UploadError>> {
+        Box::pin(async {
+            self.0.refused()?;
+            let Change::Store { path, .. } = change else { return Err(Refusal::Busy.into()) };
+            Ok(Box::new(Uploading { memory: self.0.clone(), path }) as Box<dyn Pending>)
+        })
+    }
+    fn open<'a>(&'a self, file: &'a File, _: &'a Location, offset: u64) -> Answer<'a, Result<Download, ReadError>> {
+        Box::pin(async move {
+            let tree = self.0.tree.lock().unwrap();
+            let found = tree.values().flatten().find(|bytes| Hash::from(blake3::hash(bytes)) == file.hash);
+            let bytes = found.ok_or(ReadError::NoReplica)?;
+            let length = file.size.checked_sub(offset).ok_or(ReadError::BeyondEnd)?;
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            Ok(Download::Local { file, offset, length })
+        })
+    }
+}
+
+struct Uploading {
+    memory: Arc<Memory>,
+    path: FtpPath,
+}
+
+impl Pending for Uploading {
+    fn run<'a>(self: Box<Self>, source: &'a mut Receiver) -> Answer<'a, Result<Uploaded, UploadError>> {
+        Box::pin(async move {
+            let mut bytes = vec![];
+            while let Some(chunk) = source.next_chunk().await.map_err(UploadError::Source)? {
+                bytes.extend_from_slice(&chunk);
+            }
+            self.memory.commits.acquire().await.unwrap().forget();
+            let size = bytes.len() as u64;
+            self.memory.put(self.path.as_str(), Some(&bytes));
+            Ok(Uploaded { outcome: outcome(), size })
+        })
+    }
+}
+
+/// A front over [`Memory`].
+pub(crate) struct Front {
+    pub(crate) address: SocketAddr,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) tasks: FtpTasks,
+    connector: TlsConnector,
+}
+
+/// An Argon2id hash that costs next to nothing.
+pub(crate) fn cheap_hash(password: &str) -> String {
+    let cheap = Argon2::new(Algorithm::Argon2id, argon2::Version::V0x13, Params::new(16, 1, 1, None).expect("good"));
+    let salt = SaltString::encode_b64(b"saltsalt").unwrap();
+    cheap.hash_password(password.as_bytes(), &salt).unwrap().to_string()
+}
+
+impl Front {
+    /// Users: `ana` (all), `leo` (home `/leo`), `eva` (reads only); the password is `clave` for all.
+    pub(crate) async fn start(change: impl FnOnce(&mut FtpConfig)) -> Self {
+        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let tls = FtpTls::new(key.cert.pem().as_bytes(), key.signing_key.serialize_pem().as_bytes()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(key.cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+
+        let user =
+            |name, more| format!("[[user]]\nname = \"{name}\"\npassword = \"{}\"\n{more}\n", cheap_hash("clave"));
+        let users = [user("ana", ""), user("leo", "home = \"/leo\""), user("eva", "read_only = true")].concat();
+        let mut config = FtpConfig::new(Arc::new(Users::parse(&users).unwrap()), Some(tls));
+        config.failed_login_delay = Duration::from_millis(1);
+        change(&mut config);
+        let memory = Memory { tree: Mutex::default(), refusal: Mutex::default(), commits: Semaphore::new(1000) };
+        let memory = Arc::new(memory);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = serve_files(config, listener, Arc::new(Tree(memory.clone())));
+        Self { address, memory, tasks, connector: TlsConnector::from(Arc::new(client)) }
+    }
+    /// A client that has said nothing.
+    pub(crate) async fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let mut client = Client { stream: Box::new(stream), buffer: vec![], connector: self.connector.clone() };
+        assert_eq!(client.reply().await.0, 220);
+        client
+    }
+    /// One that is logged in over TLS with PROT P and TYPE I, or all plain.
+    pub(crate) async fn login(&self, user: &str, tls: bool) -> Client {
+        let mut client = self.connect().await;
+        if tls {
+            client = client.secure().await;
+            client.expect("PBSZ 0", 200).await;
+            client.expect("PROT P", 200).await;
+        }
+        client.expect(&format!("USER {user}"), 331).await;
+        client.expect("PASS clave", 230).await;
+        client.expect("TYPE I", 200).await;
+        client
+    }
+}
+
+/// The settings of a front that takes plain clients.
+pub(crate) fn plain(config: &mut FtpConfig) {
+    config.require_tls = false;
+}
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// A control connection from the client's side.
+pub(crate) struct Client {
+    stream: Box<dyn Stream>,
+    buffer: Vec<u8>,
+    connector: TlsConnector,
+}
+
+impl Client {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        timeout(LONG, self.stream.write_all(bytes)).await.unwrap().unwrap();
+        self.stream.flush().await.unwrap();
+    }
+    /// The next reply, all its lines joined; code 0 when the connection is closed.
+    pub(crate) async fn reply(&mut self) -> (u16, String) {
+        let mut lines: Vec<String> = vec![];
+        loop {
+            let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") else {
+                let read = timeout(LONG, self.stream.read_buf(&mut self.buffer)).await.expect("a reply in time");
+                if read.unwrap_or(0) == 0 {
+                    return (0, String::new());
+                }
+                continue;
+            };
+            let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
+            let line = String::from_utf8(line[..end].to_vec()).unwrap();
+            lines.push(line.clone());
+            if line.as_bytes().get(3) == Some(&b' ') && !line.starts_with(' ') {
+                return (line[..3].parse().unwrap(), lines.join("\n"));
+            }
+        }
+    }
+    pub(crate) async fn command(&mut self, line: &str) -> (u16, String) {
+        self.send(format!("{line}\r\n").as_bytes()).await;
+        self.reply().await
+    }
+    pub(crate) async fn expect(&mut self, line: &str, code: u16) -> String {
+        let (got, text) = self.command(line).await;
+        assert_eq!(got, code, "{line}: {text}");
+        text
+    }
+    pub(crate) async fn replies(&mut self, codes: &[u16]) {
+        for code in codes {
+            let (got, text) = self.reply().await;
+            assert_eq!(got, *code, "{text}");
+        }
+    }
+    /// AUTH TLS.
+    pub(crate) async fn secure(mut self) -> Self {
+        self.expect("AUTH TLS", 234).await;
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = timeout(LONG, self.connector.connect(name, self.stream)).await.unwrap().unwrap();
+        Self { stream: Box::new(stream), buffer: vec![], connector: self.connector }
+    }
+    /// EPSV, and the TCP connection.
+    pub(crate) async fn data(&mut self) -> TcpStream {
+        let text = self.expect("EPSV", 229).await;
+        let port: u16 = text.split('|').nth(3).unwrap().parse().unwrap();
+        TcpStream::connect(("127.0.0.1", port)).await.unwrap()
+    }
+    /// TLS over a data connection.
+    pub(crate) async fn secure_data(&self, stream: TcpStream) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let name = ServerName::try_from("localhost").unwrap();
+        timeout(LONG, self.connector.connect(name, stream)).await.unwrap().unwrap()
+    }
+    /// STOR of all bytes, to the last reply.
+    pub(crate) async fn store(&mut self, path: &str, bytes: &[u8], tls: bool) -> (u16, String) {
+        let data = self.data().await;
+        self.expect(&format!("STOR {path}"), 150).await;
+        let mut data: Box<dyn Stream> = if tls { Box::new(self.secure_data(data).await) } else { Box::new(data) };
+        timeout(LONG, data.write_all(bytes)).await.unwrap().unwrap();
+        data.shutdown().await.unwrap();
+        self.reply().await
+    }
+    /// Whatever a command sends, to its 226.
+    pub(crate) async fn fetch(&mut self, command: &str, tls: bool) -> Vec<u8> {
+        let data = self.data().await;
+        self.expect(command, 150).await;
+        let mut data: Box<dyn Stream> = if tls { Box::new(self.secure_data(data).await) } else { Box::new(data) };
+        let mut bytes = vec![];
+        timeout(LONG, data.read_to_end(&mut bytes)).await.unwrap().unwrap();
+        self.replies(&[226]).await;
+        bytes
+    }
+}
