@@ -41,3 +41,22 @@ pub(super) async fn connect(dir: &Path, name: &str) -> io::Result<UnixStream> {
     let (short, _fd) = short(dir)?;
     UnixStream::connect(short.join(name)).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_work_in_directories_of_any_length_and_are_private() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["short".to_owned(), "long".repeat(50)] {
+            let dir = root.path().join(name);
+            std::fs::create_dir(&dir).unwrap();
+            let _stale = listen(&dir, "s").unwrap();
+            let listener = listen(&dir, "s").unwrap();
+            let (accepted, connected) = tokio::join!(listener.accept(), connect(&dir, "s"));
+            assert!(accepted.is_ok() && connected.is_ok());
+            assert_eq!(std::fs::metadata(dir.join("s")).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+}
