@@ -1,6 +1,6 @@
 //! Every setting of a node, declared once: name, type, default and meaning. From this one table come the TOML file, the
 //! flags of `trebol serve`, the `TREBOL_*` variables and their help. Flags win over variables, those over the file, that
-//! over the defaults. Nothing here touches the network; files are only read by [`layers`].
+//! over the defaults. Nothing here touches the network; files are only read by `layers`.
 
 mod checks;
 mod layers;
@@ -86,7 +86,7 @@ settings! {
     node: NodeSettings {
         /// Data directory: identity, log, index, files. One node each; it is locked while the node runs
         data: PathBuf = PathBuf::from("/var/lib/trebol"),
-        /// The cluster's name: peers of another name are refused. Peer certificates are for <cluster>.trebol
+        /// The cluster's name: peers of another name are refused. Peer certificates are for CLUSTER.trebol
         cluster: String = "trebol".to_owned(),
         /// A readable name; the host's name unless set
         name: Option<String> = None,
@@ -148,7 +148,7 @@ settings! {
         seeds: Vec<String> = Vec::new(),
         /// Certificates of the cluster's authority, PEM; more than one while it rotates
         ca: Option<PathBuf> = None,
-        /// This node's certificate for <cluster>.trebol, PEM
+        /// This node's certificate for CLUSTER.trebol, PEM
         certificate: Option<PathBuf> = None,
         /// Its private key, PEM
         key: Option<PathBuf> = None,
