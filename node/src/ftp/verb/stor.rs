@@ -38,7 +38,7 @@ async fn store(session: &mut Session, path: FtpPath, progress: &Progress) -> Res
         upload.run(&mut source).await.map_err(Reply::from)
     };
     let stored = session.control.attend(progress, receive).await??;
-    let copies = stored.outcome.copies;
-    let nodes = if copies == 1 { "copy, durable on 1 node" } else { "copies, durable on as many nodes" };
-    Ok(Reply::new(226, format!("Transfer complete; {copies} {nodes}.")))
+    let n = stored.outcome.copies;
+    let (copies, nodes) = if n == 1 { ("copy", "node") } else { ("copies", "nodes") };
+    Ok(Reply::new(226, format!("Transfer complete; {n} {copies}, durable on {n} {nodes}.")))
 }
