@@ -3,7 +3,7 @@
 
 use super::io::Output;
 use super::member::{Cx, Member};
-use super::types::{BlobId, Micros};
+use super::types::{BlobId, Micros, NodeId};
 use std::collections::BTreeMap;
 
 /// Blobs deleted at one go.
@@ -16,6 +16,9 @@ pub(super) struct Collector {
     staged: BTreeMap<BlobId, Micros>,
     /// Replaced, and since when.
     replaced: BTreeMap<BlobId, Micros>,
+    /// When each known member last had nothing in its log that was not in ours. Blobs age only up to the earliest of these:
+    /// a member that is away may hold a record that needs them, and brings it back.
+    agreed: BTreeMap<NodeId, Micros>,
     /// Since when this node has followed a leader without a break: staged bytes age only then, for what a leader we do not
     /// hear may have logged is not ours to judge.
     steady_since: Option<Micros>,
@@ -24,7 +27,7 @@ pub(super) struct Collector {
 impl Collector {
     pub(super) fn new(unreferenced: Vec<BlobId>, now: Micros) -> Self {
         let staged = unreferenced.into_iter().map(|b| (b, now)).collect();
-        Self { staged, replaced: BTreeMap::new(), steady_since: None }
+        Self { staged, replaced: BTreeMap::new(), agreed: BTreeMap::new(), steady_since: None }
     }
     /// The front of a staged blob lives.
     pub(super) fn keep(&mut self, blob: BlobId, now: Micros) {
@@ -43,6 +46,15 @@ impl Member {
         }
     }
 
+    /// Until when all known members had nothing that we lack.
+    fn agreed_until(&mut self, now: Micros) -> Micros {
+        let logged = &self.log.state.logged;
+        let agreeing = self.peers.all_linked(now).filter(|(_, _, said)| logged.covers(&said.marks));
+        self.collector.agreed.extend(agreeing.map(|(id, ..)| (id, now)));
+        let others = self.log.state.known.iter().filter(|m| **m != self.me.node);
+        others.map(|m| self.collector.agreed.get(m).copied().unwrap_or(0)).min().unwrap_or(now)
+    }
+
     pub(super) fn tick_collector(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
         let steady = self.leader.is_some_and(|(l, _)| {
@@ -50,7 +62,8 @@ impl Member {
         });
         self.collector.steady_since = if steady { self.collector.steady_since.or(Some(now)) } else { None };
         let Some(steady_since) = self.collector.steady_since else { return };
-        let old = |since: Micros, grace: Micros| now.saturating_sub(since.max(steady_since)) > grace;
+        let horizon = self.agreed_until(now);
+        let old = |since: Micros, grace: Micros| horizon.saturating_sub(since.max(steady_since)) > grace;
         let (staged_grace, replaced_grace) = (self.config.staged_grace, self.config.replaced_grace);
         let staged = self.collector.staged.iter().filter(|(_, since)| old(**since, staged_grace)).map(|(b, _)| *b);
         let replaced =
