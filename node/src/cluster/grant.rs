@@ -113,7 +113,9 @@ impl Member {
                     if let Role::Lead(lead) = &mut self.role {
                         lead.locks.release(op);
                     }
-                    self.send(holder.front, Message::Refused { op, refusal });
+                    let soon = refusal == Refusal::TooFewCopies && self.awaits_members(cx);
+                    let answer = if soon { Message::NotLeader { op } } else { Message::Refused { op, refusal } };
+                    self.send(holder.front, answer);
                 } else {
                     self.announce_grant(op, holder.token, holder.change);
                     self.send_grant(cx, op);
@@ -213,6 +215,9 @@ impl Member {
         let exclude: Vec<NodeId> = kept.iter().chain(failed).copied().collect();
         let nodes = self.place(cx, front, COPIES.saturating_sub(kept.len()), &exclude);
         if kept.len() + nodes.len() < self.config.min_copies {
+            if self.awaits_members(cx) {
+                return self.send(front, Message::NotLeader { op });
+            }
             if let Role::Lead(lead) = &mut self.role {
                 lead.locks.release(op);
             }
@@ -243,6 +248,8 @@ impl Member {
         {
             return self.replace(cx, front, op, asked.token, &staged.confirmed.clone());
         }
+        #[cfg(feature = "planted-bugs")]
+        let asked = self.with_planned_replicas(asked);
         match effects(&self.sight(cx), &asked.change, asked.staged.as_ref(), cx.now.wall) {
             Ok(effects) => self.log_write(cx, front, asked, effects),
             Err(refusal) => {
@@ -273,6 +280,18 @@ impl Member {
         let lost = lead.locks.holder(op).map_or(&[][..], |h| &h.lost);
         let exclude: Vec<NodeId> = confirmed.iter().chain(lost).copied().collect();
         self.place(cx, self.me.node, 1, &exclude).is_empty()
+    }
+
+    /// Planted: names the replicas of the plan, whoever confirmed.
+    #[cfg(feature = "planted-bugs")]
+    fn with_planned_replicas(&self, mut asked: Asked) -> Asked {
+        if self.config.planted == super::planted::Planted::CommitWithoutAll
+            && let Role::Lead(lead) = &self.role
+            && let (Some(staged), Some(holder)) = (&mut asked.staged, lead.locks.holder(asked.op))
+        {
+            staged.confirmed.clone_from(&holder.replicas);
+        }
+        asked
     }
 
     fn log_write(&mut self, cx: Cx<'_>, front: NodeId, asked: Asked, effects: Vec<super::Effect>) {
