@@ -132,6 +132,7 @@ impl World {
         match kind {
             Kind::Crash => self.crash(at, false, span)?,
             Kind::CrashLeader => {
+                let span = if self.rng.chance(6) { span + 18 * SECOND } else { span }; // longer than staged bytes are kept
                 let power = self.rng.chance(40);
                 self.crash(leader, power, span)?;
             }

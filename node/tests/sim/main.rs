@@ -101,7 +101,7 @@ fn print(totals: &Totals, seeds: u64) {
     println!("operations {}, of which change {} and read {}", t.ops, t.changes, t.reads);
     println!("acknowledged {}, refused {:?}, replicas replaced {}", t.acks, t.refusals, t.replacements);
     println!("reads without a leader {}, blobs collected {}", t.local_reads, t.dropped);
-    println!("epochs {}, elections of another leader {}", t.epochs, t.elections);
+    println!("epochs {}, elections of another leader {}, stale twins at rest {}", t.epochs, t.elections, t.stale);
     println!("seeds with an election between acknowledged writes {} %", t.acked_after_election * 100 / seeds.max(1));
     println!("faults {}, with an operation open {}: {:?}", t.all_faults(), t.in_flight, t.faults);
     println!("one leader at most {} ms after healing", t.led_after / 1000);

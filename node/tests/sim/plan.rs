@@ -49,7 +49,7 @@ impl Plan {
         let config = Config {
             lock_lease: rng.pick(&[2, 5, 10]) * SECOND,
             outcome_retention: retention,
-            staged_grace: rng.pick(&[900, 40]) * SECOND,
+            staged_grace: rng.pick(&[900, 15]) * SECOND,
             replaced_grace: rng.pick(&[60, 2]) * SECOND,
             stall_window: rng.pick(&[60, 8]) * SECOND,
             stall_bytes: 64 * 1024,

@@ -17,6 +17,8 @@ pub(crate) struct Totals {
     pub(crate) replacements: u64,
     /// Blobs collected.
     pub(crate) dropped: u64,
+    /// Heads at rest whose twin was replaced elsewhere.
+    pub(crate) stale: u64,
     pub(crate) epochs: u64,
     /// Reigns of another node than the one before.
     pub(crate) elections: u64,
@@ -70,6 +72,7 @@ impl Totals {
             (&mut self.acks, other.acks),
             (&mut self.replacements, other.replacements),
             (&mut self.dropped, other.dropped),
+            (&mut self.stale, other.stale),
             (&mut self.epochs, other.epochs),
             (&mut self.elections, other.elections),
             (&mut self.in_flight, other.in_flight),

@@ -18,7 +18,7 @@ pub(crate) type Time = u64;
 pub(crate) const SECOND: Time = 1000 * MS;
 
 /// Longest run under load, should faults or operations fall short.
-const MOST_TIME: Time = 100 * SECOND;
+const MOST_TIME: Time = 200 * SECOND;
 /// One leader must be there this long after everything healed.
 const LEADER_WITHIN: Time = 6 * SECOND;
 /// And everything must have come to rest after this.
@@ -140,7 +140,8 @@ impl World {
         self.totals.rested = self.now;
         let (epochs, leaders) = self.truth.reigns();
         (self.totals.epochs, self.totals.elections) = (epochs, leaders);
-        self.truth.at_rest(&self.processes)
+        self.totals.stale = self.truth.at_rest(&self.processes)?;
+        Ok(())
     }
 
     fn until(&mut self, end: Time) -> Result<(), Broken> {

@@ -24,12 +24,12 @@ impl Truth {
             let position = Position { epoch, seq };
             self.durable(position, processes)?;
             let record = self.records[&position].clone();
-            self.commit(now, position, &record.durability);
+            self.commit(now, position, epoch, &record.durability);
             self.stood_on(position)?;
             let Some(cover) = record.cover() else { continue };
             let adopted: Vec<Position> = self.records.keys().copied().filter(|p| cover.marks.has(*p)).collect();
             for p in adopted.into_iter().filter(|p| !cover.voids.contains(p)) {
-                self.commit(now, p, &record.durability);
+                self.commit(now, p, epoch, &record.durability);
             }
         }
         if let Some(reign) = self.reigns.get_mut(&epoch) {

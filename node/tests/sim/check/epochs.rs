@@ -24,7 +24,7 @@ impl Truth {
             return Err(Broken::new("I4", format!("{at} took over {epoch:?}, its disk remembers {durable:?}")));
         }
         for position in self.committed.keys().filter(|p| p.epoch < epoch) {
-            promise_kept(*position, self.held_by(*position), epoch, members, marks)?;
+            promise_kept(*position, &self.held_below(*position, epoch), epoch, members, marks)?;
         }
         self.reigns.insert(epoch, Reign { node: at, members: members.to_vec(), committed: 0 });
         Ok(())

@@ -68,8 +68,9 @@ pub(crate) struct Truth {
     served: Vec<(Epoch, usize)>,
     /// What is committed, by its own leader or by a later epoch's first record, and since when.
     committed: BTreeMap<Position, Time>,
-    /// Who had each of these on its disk when it was committed, or covered by a record that was.
-    holders: BTreeMap<Position, BTreeSet<NodeId>>,
+    /// Who had each of these on its disk when it was committed, or covered by a record that was; the first epoch and the
+    /// first time of each.
+    holders: BTreeMap<Position, BTreeMap<NodeId, (Epoch, Time)>>,
     ops: BTreeMap<OpId, Asked>,
     /// The highest epoch each node ever promised.
     promised: BTreeMap<usize, Epoch>,
@@ -172,13 +173,17 @@ impl Truth {
         let changes = self.served.windows(2).filter(|pair| pair[0].1 != pair[1].1).count();
         (self.served.len() as u64, changes as u64)
     }
-    /// Notes a record as committed, and who holds it.
-    fn commit(&mut self, now: Time, position: Position, holders: &[NodeId]) {
+    /// Notes a record as committed by a record of `epoch`, and who holds both.
+    fn commit(&mut self, now: Time, position: Position, epoch: Epoch, holders: &[NodeId]) {
         self.committed.entry(position).or_insert(now);
-        self.holders.entry(position).or_default().extend(holders);
+        let known = self.holders.entry(position).or_default();
+        for node in holders {
+            known.entry(*node).and_modify(|(e, _)| *e = epoch.min(*e)).or_insert((epoch, now));
+        }
     }
-    fn held_by(&self, position: Position) -> &BTreeSet<NodeId> {
-        static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
-        self.holders.get(&position).unwrap_or(&NOBODY)
+    /// Who held a committed record in an epoch below this one.
+    fn held_below(&self, position: Position, epoch: Epoch) -> BTreeSet<NodeId> {
+        let known = self.holders.get(&position).into_iter().flatten();
+        known.filter(|(_, (e, _))| *e < epoch).map(|(node, _)| *node).collect()
     }
 }

@@ -5,7 +5,7 @@ use super::records::stamp;
 use super::{Broken, Truth};
 use crate::sim::disk::Tables;
 use crate::sim::world::Time;
-use node::cluster::Position;
+use node::cluster::{NodeId, Position};
 use node::path::FtpPath;
 
 impl Truth {
@@ -39,8 +39,9 @@ impl Truth {
             if self.committed.get(due).is_none_or(|at| *at >= began) || seen >= Some(stamp(&self.records[due])) {
                 continue;
             }
-            let set = self.held_by(*due);
-            if scope.has(*due) || reign.members.iter().any(|m| set.contains(m)) {
+            let holders = self.holders.get(due);
+            let held = |m: &NodeId| holders.and_then(|h| h.get(m)).is_some_and(|(_, at)| *at < began);
+            if scope.has(*due) || reign.members.iter().any(held) {
                 let what =
                     format!("read {id} of {path} at {position:?} sees {seen:?}, older than the committed {due:?}");
                 return Err(Broken::new("I5", what));

@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 const MOST_EPOCHS: usize = 150;
 
 impl Truth {
-    pub(crate) fn at_rest(&self, processes: &[Process]) -> Result<(), Broken> {
+    /// How many heads are stale twins: see [`Truth::twin_replaced`].
+    pub(crate) fn at_rest(&self, processes: &[Process]) -> Result<u64, Broken> {
         let Some((epoch, _)) = self.served.last().copied() else {
             return Err(Broken::new("I4", "nobody ever served".into()));
         };
@@ -25,7 +26,7 @@ impl Truth {
             self.accounted(*op, asked.done.map(|o| o.position), asked.refused, &scope, epoch)?;
             self.once(*op)?;
         }
-        self.bytes(processes)?;
+        let stale = self.bytes(&scope, epoch, processes)?;
         if self.served.len() > MOST_EPOCHS || self.records.len() > self.ops.len() + 3 * self.reigns.len() {
             let what = format!(
                 "{} records and {} reigns for {} operations",
@@ -35,7 +36,7 @@ impl Truth {
             );
             return Err(Broken::new("I4", what));
         }
-        Ok(())
+        Ok(stale)
     }
 
     /// Heads, locations, references, rows and counts are the same everywhere, and in step with each other.
@@ -126,12 +127,13 @@ impl Truth {
         }
         Ok(())
     }
-    /// Every head's bytes are where its location says.
-    fn bytes(&self, processes: &[Process]) -> Result<(), Broken> {
-        for (path, head) in
-            processes[0].disk.shown.entries.iter().flat_map(|(p, e)| e.heads.iter().map(move |h| (p, h)))
-        {
+    /// Every head's bytes are where its location says. Stale twins are counted.
+    fn bytes(&self, scope: &Marks, epoch: Epoch, processes: &[Process]) -> Result<u64, Broken> {
+        let mut stale = 0;
+        let entries = &processes[0].disk.shown.entries;
+        for (path, head) in entries.iter().flat_map(|(p, e)| e.heads.iter().map(move |h| (p, h))) {
             let Version::File(file) = &head.what else { continue };
+            stale += u64::from(self.twin_replaced(head.position, path, scope, epoch));
             if head.location.nodes.is_empty() {
                 return Err(Broken::new("I1", format!("{path} {:?} is nowhere", head.position)));
             }
@@ -143,6 +145,14 @@ impl Truth {
                 }
             }
         }
-        Ok(())
+        Ok(stale)
+    }
+    /// Whether another copy of the same operation was committed apart and replaced since: then this one says nothing new.
+    /// The model of the protocol allows and counts such stale twins, too.
+    fn twin_replaced(&self, position: Position, path: &FtpPath, scope: &Marks, epoch: Epoch) -> bool {
+        let op = self.records.get(&position).and_then(|r| r.write()).map(|w| w.op);
+        let copies = op.and_then(|op| self.by_op.get(&op)).into_iter().flatten();
+        let mut twins = copies.filter(|p| **p != position && scope.has(**p) && self.confirmed(**p, scope, epoch));
+        twins.any(|p| self.replaced_by(*p, path, scope).is_some())
     }
 }

@@ -1,0 +1,75 @@
+//! Plants one bug after the other into the members and lets the simulator look for it: a checker that never cries is no
+//! checker. Needs the feature `planted-bugs`; prints how many seeds each bug took.
+
+#[expect(dead_code, reason = "the sweep and its totals are the other target's")]
+mod sim;
+
+use node::cluster::planted::Planted;
+use sim::history::Detail;
+use sim::plan::Plan;
+use sim::runner::run;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Seeds tried before a bug counts as not found.
+const MOST_SEEDS: u64 = 3000;
+
+/// Each bug with the invariant that must be seen to break.
+const BUGS: [(Planted, &str); 10] = [
+    (Planted::LeaderAloneCommits, "I1"),
+    (Planted::AckBeforePersist, "I1"),
+    (Planted::CommitWithoutAll, "I1"),
+    (Planted::DropLosers, "I2"),
+    (Planted::NoPromise, "I4"),
+    (Planted::EpochNotPersisted, "I4"),
+    (Planted::NoFencing, "I6"),
+    (Planted::NoDedupe, "I9"),
+    (Planted::WallClock, "I8"),
+    (Planted::StaleReads, "I5"),
+];
+
+/// The first seed that breaks what the bug must break, with what broke.
+fn hunt(bug: Planted, invariant: &str) -> Option<(u64, String)> {
+    let (next, found) = (AtomicU64::new(1), AtomicBool::new(false));
+    let first: Mutex<Option<(u64, String)>> = Mutex::new(None);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed > MOST_SEEDS || found.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let mut plan = Plan::new(seed);
+                    plan.config.planted = bug;
+                    let broken = run(plan, Detail::Nothing).broken.filter(|b| b.invariant == invariant);
+                    if let Some(broken) = broken {
+                        found.store(true, Ordering::Relaxed);
+                        let mut first = first.lock().expect("no thread panics while it holds the first");
+                        if first.as_ref().is_none_or(|(known, _)| seed < *known) {
+                            *first = Some((seed, broken.what));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    first.into_inner().expect("no thread panics while it holds the first")
+}
+
+fn main() -> ExitCode {
+    let mut missed = 0;
+    for (bug, invariant) in BUGS {
+        match hunt(bug, invariant) {
+            Some((seed, what)) => println!("{bug:?}: {invariant} broke within {seed} seeds: {what}"),
+            None => {
+                missed += 1;
+                println!("{bug:?}: {invariant} held for {MOST_SEEDS} seeds; its checker is blind");
+            }
+        }
+    }
+    println!("{} passed, {missed} failed", BUGS.len() - missed);
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
