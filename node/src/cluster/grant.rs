@@ -43,6 +43,19 @@ impl Member {
         LeaderSight { member: self, cx, epoch: self.log.state.promised }
     }
 
+    /// Few members: wait for those not yet Down; below `min_copies` not at all.
+    pub(super) fn enough_members(&self, cx: Cx<'_>) -> bool {
+        let Role::Lead(lead) = &self.role else { return false };
+        !self.awaits_members(cx) && lead.members.len() >= self.config.min_copies
+    }
+
+    /// Whether peers that would make a difference are away and not yet Down: what lacks nodes now may not lack them soon.
+    pub(super) fn awaits_members(&self, cx: Cx<'_>) -> bool {
+        let Role::Lead(lead) = &self.role else { return false };
+        let alive = 1 + self.peers.not_down(cx.mono());
+        lead.members.len() < alive.min(3)
+    }
+
     /// Answers a repeat from the outcome table; true when there was something to say.
     fn answer_repeat(&mut self, cx: Cx<'_>, front: NodeId, op: OpId) -> bool {
         #[cfg(feature = "planted-bugs")]

@@ -93,19 +93,6 @@ impl Member {
         matches!(&self.role, Role::Lead(l) if l.serving && l.stopping.is_none())
     }
 
-    /// Few members: wait for those not yet Down; below `min_copies` not at all.
-    pub(super) fn enough_members(&self, cx: Cx<'_>) -> bool {
-        let Role::Lead(lead) = &self.role else { return false };
-        !self.awaits_members(cx) && lead.members.len() >= self.config.min_copies
-    }
-
-    /// Whether peers that would make a difference are away and not yet Down: what lacks nodes now may not lack them soon.
-    pub(super) fn awaits_members(&self, cx: Cx<'_>) -> bool {
-        let Role::Lead(lead) = &self.role else { return false };
-        let alive = 1 + self.peers.not_down(cx.mono());
-        lead.members.len() < alive.min(3)
-    }
-
     pub(super) fn tick_lead(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
         let Role::Lead(lead) = &self.role else { return };
