@@ -51,7 +51,7 @@ impl Member {
         if let Some((leader, epoch)) = self.leader {
             return self.ask_for_handover(cx, leader, epoch);
         }
-        if now < self.wait_until || now < self.hold_until {
+        if now < self.wait_until || self.is_held(now) {
             return;
         }
         // A linked leader will collect again to include us.
@@ -69,6 +69,11 @@ impl Member {
         for peer in higher {
             self.send(peer, Message::Election);
         }
+    }
+
+    /// Whether a lease we gave still runs. A holder whose port refuses is dead, and its lease with it.
+    fn is_held(&self, now: Micros) -> bool {
+        now < self.hold_until && !self.hold_for.is_some_and(|h| self.peers.has_refused(h))
     }
 
     /// Far behind a linked node that covers all we have: it is the better leader.
@@ -107,7 +112,7 @@ impl Member {
             return;
         }
         self.send(from, Message::Answer);
-        if following && now >= self.hold_until && self.candidate.is_none() {
+        if following && !self.is_held(now) && self.candidate.is_none() {
             self.wait_until = self.wait_until.min(now);
             self.tick_follow(cx);
         }
