@@ -5,7 +5,7 @@ use super::records::stamp;
 use super::{Broken, Truth};
 use crate::sim::disk::Tables;
 use crate::sim::world::Time;
-use node::cluster::{NodeId, Position};
+use node::cluster::{Epoch, Marks, NodeId, Position, Stamp};
 use node::path::FtpPath;
 
 impl Truth {
@@ -39,6 +39,10 @@ impl Truth {
             if self.committed.get(due).is_none_or(|at| *at >= began) || seen >= Some(stamp(&self.records[due])) {
                 continue;
             }
+            // Logged twice and committed by leaders that did not know of each other, it may be void: the other copy counts.
+            if self.stand_in(*due, &scope, position.epoch).is_some_and(|copy| seen >= Some(copy)) {
+                continue;
+            }
             let holders = self.holders.get(due);
             let held = |m: &NodeId| holders.and_then(|h| h.get(m)).is_some_and(|(_, at)| *at < began);
             if scope.has(*due) || reign.members.iter().any(held) {
@@ -48,5 +52,15 @@ impl Truth {
             }
         }
         Ok(())
+    }
+
+    /// The stamp of the copy that counts in a scope where this one is void.
+    fn stand_in(&self, position: Position, scope: &Marks, epoch: Epoch) -> Option<Stamp> {
+        if !scope.has(position) || self.confirmed(position, scope, epoch) {
+            return None;
+        }
+        let op = self.records[&position].write()?.op;
+        let copies = self.by_op.get(&op)?.iter().filter(|p| scope.has(**p) && self.confirmed(**p, scope, epoch));
+        copies.map(|p| stamp(&self.records[p])).max()
     }
 }
