@@ -99,6 +99,7 @@ impl Pages {
 
 pub(super) async fn list(session: &mut Session, typed: &str, style: Style) -> Result<Reply, Stop> {
     session.rest = 0;
+    session.may_transfer()?;
     let what = find(session, typed, style).await?;
     let format = format(session, style, prefix(&what, typed));
     let head = if style == Style::Facts { own_facts(session, typed, &what, &format)? } else { String::new() };

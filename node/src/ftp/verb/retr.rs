@@ -22,6 +22,8 @@ pub(super) async fn retr(session: &mut Session, typed: &str) -> Result<Reply, St
 
 async fn retrieve(session: &mut Session, path: &FtpPath, progress: &Progress) -> Result<Reply, Stop> {
     let offset = std::mem::take(&mut session.rest);
+    // Before anything is said of the file.
+    session.may_transfer()?;
     let (file, location) = match look(session, path).await? {
         Seen::File(file, location) => (file, location),
         Seen::Directory(_) => return Err(Reply::new(550, "Is a directory.").into()),
