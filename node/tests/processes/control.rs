@@ -127,9 +127,20 @@ impl Control {
 
     /// AUTH TLS, PBSZ, PROT P.
     pub(crate) fn secure(&mut self) -> Outcome {
+        self.encrypt()?;
+        self.protect()
+    }
+
+    /// AUTH TLS.
+    pub(crate) fn encrypt(&mut self) -> Outcome {
         self.expect("AUTH TLS", 234)?;
         let wire = self.wire.take().ok_or("no connection")?;
         self.wire = Some(wire.encrypt(&self.trust)?);
+        Ok(())
+    }
+
+    /// PBSZ, PROT P.
+    pub(crate) fn protect(&mut self) -> Outcome {
         self.expect("PBSZ 0", 200)?;
         self.expect("PROT P", 200)?;
         self.protected = true;

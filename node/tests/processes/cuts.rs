@@ -97,7 +97,7 @@ fn one_cut(cluster: &Cluster, encrypted: bool, cut: Cut, path: &str, size: usize
     }
     // The session goes on, here and elsewhere: as before.
     for control in [&mut control, &mut cluster.session(3)?] {
-        let names = control.list("NLST /")?;
+        let names = control.list("NLST")?;
         ensure(names.lines().eq(["kept"]), || format!("{what}: now there are {names:?}"))?;
         ensure(control.get("/kept")? == old, || format!("{what}: the old version is gone"))?;
     }
@@ -137,5 +137,5 @@ fn nothing_unreferenced(cluster: &Cluster, node: usize) -> Outcome {
     let (status, said) = trebol(&["verify", "--json", "--data", data], &[])?;
     ensure(status.success(), || said.clone())?;
     let summary: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
-    ensure(summary["unreferenced"] == 0, || format!("node {node}: {summary}"))
+    ensure(summary["summary"]["unreferenced"] == 0, || format!("node {node}: {summary}"))
 }

@@ -3,7 +3,7 @@
 
 use crate::clients::{LONGEST, Running, lftp, succeed};
 use crate::cluster::Cluster;
-use crate::verify::{all_whole, hashes, holds_tree};
+use crate::verify::{Surplus, all_whole, hashes, holds_tree};
 use crate::wait::wait_for;
 use crate::{Outcome, Story, ensure};
 use std::fs;
@@ -64,6 +64,11 @@ fn one_dies(victim: Victim) -> Outcome {
         let (sent, done) = (count(&log, "---> STOR")?, count(&log, "<--- 226 Transfer")?);
         ensure((sent, done) == (FILES, FILES), || format!("{sent} STORs and {done} times 226 for {FILES} files"))?;
 
+        // The servers' own account: one line a transfer, however it ended.
+        let log = cluster.log()?;
+        let transfers = log.lines().filter(|line| line.contains("verb=\"STOR\"")).count();
+        ensure(transfers == FILES, || format!("the nodes logged {transfers} STORs for {FILES} files"))?;
+
         let script = format!("mirror --parallel={PARALLEL} /mirror {}", down.display());
         let reader = others[2];
         succeed(&mut lftp(cluster, reader, &logs.join("down"), &script)?)?;
@@ -76,7 +81,7 @@ fn one_dies(victim: Victim) -> Outcome {
         ensure(returned.get(name)? == fs::read(up.join("file-0"))?, || {
             format!("the returned node has another {name}")
         })?;
-        let kept = all_whole(cluster)?;
+        let kept = all_whole(cluster, Surplus::AfterDeath)?;
         ensure(kept.len() == FILES, || format!("{} files for {FILES}", kept.len()))?;
         holds_tree(&kept, "/mirror", &hashes(&up)?)
     })
@@ -147,7 +152,7 @@ fn all_die() -> Outcome {
             ensure(bytes == content(*number, 0), || format!("/file-{number} has other bytes"))?;
         }
         drop(session);
-        let kept = all_whole(cluster)?;
+        let kept = all_whole(cluster, Surplus::AfterDeath)?;
         let lost: Vec<_> =
             acknowledged.iter().filter(|number| !kept.contains_key(&format!("/file-{number}"))).collect();
         ensure(lost.is_empty(), || format!("acknowledged and lost: {lost:?}"))

@@ -3,7 +3,7 @@
 
 use crate::clients::succeed;
 use crate::cluster::{Cluster, STOP, TREBOL, option, trebol};
-use crate::verify::all_whole;
+use crate::verify::{Surplus, all_whole};
 use crate::wait::wait_for;
 use crate::{Outcome, Story, ensure};
 use std::fs;
@@ -117,7 +117,7 @@ fn full_disk() -> Outcome {
         }
         drop(session);
         cluster.settle()?;
-        let kept = all_whole(cluster)?;
+        let kept = all_whole(cluster, Surplus::AfterDeath)?;
         ensure(kept.len() == FULL.0, || format!("{} files of {}", kept.len(), FULL.0))
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::clients::{LONGEST, curl, lftp, python, run, succeed};
 use crate::cluster::Cluster;
-use crate::verify::{all_whole, hashes, holds_tree};
+use crate::verify::{Surplus, all_whole, hashes, holds_tree};
 use crate::{Outcome, Story, ensure};
 use std::fs;
 use std::io::Write;
@@ -33,7 +33,7 @@ fn lftp_mirrors_a_real_tree() -> Outcome {
         succeed(&mut lftp(cluster, 3, &log.join("down"), &script)?)?;
         succeed(Command::new("diff").arg("-r").args([&up, &down]))?;
         cluster.settle()?;
-        let kept = all_whole(cluster)?;
+        let kept = all_whole(cluster, Surplus::None)?;
         holds_tree(&kept, "/tree", &hashes(&up)?)
     })
 }
@@ -58,7 +58,7 @@ fn curl_and_ftplib() -> Outcome {
         succeed(&mut python(cluster, 3, GET_TREE, &[&tree]))?;
         succeed(Command::new("diff").arg("-r").args([&up, &tree]))?;
         cluster.settle()?;
-        let kept = all_whole(cluster)?;
+        let kept = all_whole(cluster, Surplus::None)?;
         holds_tree(&kept, "/by-ftplib", &hashes(&up)?)
     })
 }
@@ -108,7 +108,7 @@ fn hostile_names() -> Outcome {
         let ran = run(&mut python(cluster, 4, GET_NAMES, &[]), LONGEST)?;
         ensure(ran.status.success(), || format!("{}\n{}", ran.stdout, ran.stderr))?;
         cluster.settle()?;
-        let kept = all_whole(cluster)?;
+        let kept = all_whole(cluster, Surplus::None)?;
         ensure(kept.len() == sent, || format!("{} files kept, {sent} sent: {:?}", kept.len(), kept.keys()))
     })
 }

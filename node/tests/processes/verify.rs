@@ -19,8 +19,17 @@ pub(crate) struct Kept {
     pub(crate) copies: usize,
 }
 
+/// Whether the bytes may also lie where no index names them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Surplus {
+    /// No node died.
+    None,
+    /// A node that dies between its confirmation and the commit comes back with a copy that was replaced meanwhile.
+    AfterDeath,
+}
+
 /// Stops the cluster and verifies all nodes: every file whole, on exactly three, everywhere the same.
-pub(crate) fn all_whole(cluster: &mut Cluster) -> Outcome<BTreeMap<String, Kept>> {
+pub(crate) fn all_whole(cluster: &mut Cluster, surplus: Surplus) -> Outcome<BTreeMap<String, Kept>> {
     cluster.stop()?;
     let mut files: BTreeMap<String, Kept> = BTreeMap::new();
     for node in &cluster.nodes {
@@ -35,7 +44,9 @@ pub(crate) fn all_whole(cluster: &mut Cluster) -> Outcome<BTreeMap<String, Kept>
             known += 1;
             let kept = files.entry(path.to_owned()).or_insert_with(|| Kept { hash: hash.to_owned(), copies: 0 });
             ensure(kept.hash == hash, || format!("{}: two hashes of {path}", node.name))?;
-            kept.copies += usize::from(row["holds"] == true);
+            kept.copies += usize::from(row["holds"] == true && row["listed"] == true);
+            let extra = row["holds"] == true && row["listed"] != true;
+            ensure(!extra || surplus == Surplus::AfterDeath, || format!("{}: a copy too many: {line}", node.name))?;
         }
         ensure(known == files.len(), || format!("{} knows {known} files of {}", node.name, files.len()))?;
     }
