@@ -118,6 +118,11 @@ impl Cluster {
         Ok(path)
     }
 
+    /// The settings file of a node.
+    pub(crate) fn settings(&self, node: usize) -> Outcome<PathBuf> {
+        Ok(option(&self.nodes[node].arguments, "--config").ok_or("the node was not started with --config")?)
+    }
+
     /// What all nodes logged.
     pub(crate) fn log(&self) -> Outcome<String> {
         Ok(String::from_utf8_lossy(&fs::read(self.directory.path().join("log"))?).into_owned())
@@ -296,7 +301,7 @@ fn arguments(pid: Pid) -> Outcome<Vec<OsString>> {
 }
 
 /// The value of an option of a command line, as `--name value` or `--name=value`.
-pub(crate) fn option(arguments: &[OsString], name: &str) -> Option<PathBuf> {
+fn option(arguments: &[OsString], name: &str) -> Option<PathBuf> {
     let joined = format!("{name}=");
     let at = arguments.iter().position(|argument| argument == name);
     let apart = at.and_then(|at| arguments.get(at + 1)).map(PathBuf::from);

@@ -2,7 +2,7 @@
 //! sentence each, and no file suffers.
 
 use crate::clients::succeed;
-use crate::cluster::{Cluster, STOP, TREBOL, option, trebol};
+use crate::cluster::{Cluster, STOP, TREBOL, trebol};
 use crate::verify::{Surplus, all_whole};
 use crate::wait::wait_for;
 use crate::{Outcome, Story, ensure};
@@ -23,14 +23,9 @@ const SMALL_DISK: &str = "size=64m";
 /// Files sent to a cluster with such a disk, and bytes of each.
 const FULL: (usize, usize) = (24, 8 << 20);
 
-/// The settings file of a node.
-fn settings(cluster: &Cluster, node: usize) -> Outcome<PathBuf> {
-    Ok(option(&cluster.nodes[node].arguments, "--config").ok_or("the node was not started with --config")?)
-}
-
 fn typo() -> Outcome {
     Cluster::run(&[], |cluster| {
-        let good = fs::read_to_string(settings(cluster, 0)?)?;
+        let good = fs::read_to_string(cluster.settings(0)?)?;
         let file = cluster.scratch("typo")?.join("trebol.toml");
         fs::write(&file, good.replace("[ftp]", "[ftp]\nlissten = \"127.0.0.1:0\""))?;
         let (status, said) = trebol(&["serve", "--config", file.to_str().ok_or("no text")?], &[])?;
@@ -44,7 +39,7 @@ fn port_in_use() -> Outcome {
         let taken = cluster.nodes[1].ftp.to_string();
         let held = cluster.nodes[0].data.clone();
         cluster.terminate(0)?;
-        let settings = settings(cluster, 0)?;
+        let settings = cluster.settings(0)?;
         let arguments = ["serve", "--config", settings.to_str().ok_or("no text")?, "--ftp-listen", &taken];
         let (status, said) = trebol(&arguments, &[])?;
         ensure(status.code() == Some(1), || format!("a taken port ends with {status}: {said}"))?;
@@ -70,7 +65,7 @@ fn held_directory() -> Outcome {
 
         // A second process on the directory waits, and serves when the first is gone.
         let log = cluster.scratch("second")?.join("log");
-        let settings = settings(cluster, 0)?;
+        let settings = cluster.settings(0)?;
         let arguments =
             ["--ftp-listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--peer-raw-listen", "127.0.0.1:0"];
         let mut second = Command::new(TREBOL);
@@ -111,6 +106,8 @@ fn full_disk() -> Outcome {
             ensure(reply.code == 226, || format!("/file-{number}: {}", reply.text))?;
         }
         drop(session);
+        let free = own_disk(&cluster.status(2)?)?;
+        ensure(free < 2 * FULL.1 as u64, || format!("{free} bytes are free: the disk never filled up"))?;
         let mut session = cluster.session(2)?;
         for number in 0..FULL.0 {
             ensure(session.get(&format!("/file-{number}"))? == bytes(number), || format!("/file-{number} differs"))?;
@@ -120,6 +117,14 @@ fn full_disk() -> Outcome {
         let kept = all_whole(cluster, Surplus::AfterDeath)?;
         ensure(kept.len() == FULL.0, || format!("{} files of {}", kept.len(), FULL.0))
     })
+}
+
+/// Free bytes, as a node sees its own disk.
+fn own_disk(status: &serde_json::Value) -> Outcome<u64> {
+    let members = status["members"].as_array().ok_or("no members")?;
+    let own =
+        members.iter().find(|member| member["info"]["node"] == status["node"]).ok_or("it does not list itself")?;
+    Ok(own["disk"]["free"].as_u64().ok_or("no free bytes")?)
 }
 
 /// A small disk in the place of a data directory, with its content; gone when dropped.

@@ -1,12 +1,16 @@
 //! Whoever is not of the cluster gets nothing on the ports between nodes: not a byte, and no entry among the members.
+//! A node of the cluster does get an answer to the same words, or the test would show nothing.
 
 use crate::cluster::Cluster;
 use crate::{Outcome, Story, ensure};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use node::peer::{Hello, PROTOCOL, Port, encode};
+use node::pki::{Authority, Issued};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,122 +20,127 @@ use std::time::Duration;
 /// The tests of this file.
 pub(crate) const STORIES: &[Story] = &[("strangers::get_nothing_on_the_ports_between_nodes", &[], strangers)];
 
-/// The first frame that a node might send: a stranger learns it from the source.
-const HELLO: &[u8] = b"\x00\x00\x00\x0f\x01{\"version\":1}  ";
 /// Longest wait for a refusal.
 const REFUSAL: Duration = Duration::from_secs(20);
-
-/// A certificate and its key.
-type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+/// The cluster that strangers are of.
+const OTHER: &str = "other";
 
 fn strangers() -> Outcome {
     Cluster::run(&[], |cluster| {
-        cluster.settle()?;
-        let ports = peer_ports(cluster, 0)?;
-        let foreign = authority()?;
-        let own = own_authority(cluster)?;
-        let strangers: [(&str, Option<Identity>); 4] = [
-            ("without a certificate", None),
-            ("of another authority", Some(identity(&foreign, "trebol.trebol")?)),
-            ("of another authority, in the name of another cluster", Some(identity(&foreign, "other.trebol")?)),
-            ("of this authority, in the name of another cluster", Some(identity(&own, "other.trebol")?)),
-        ];
-        for port in ports {
-            nothing("in clear", port, TcpStream::connect(port)?)?;
-            for (who, identity) in &strangers {
-                let session = ClientConnection::new(Arc::new(config(identity.as_ref())?), "trebol.trebol".try_into()?)?;
-                nothing(who, port, StreamOwned::new(session, TcpStream::connect(port)?))?;
-            }
-        }
         let status = cluster.settle()?;
-        let members = status["members"].as_array().map_or(0, Vec::len);
+        let own = cluster_name(cluster)?;
+        let authority = |files: &str| Ok::<_, libtest_mimic::Failed>(Authority::open(&cluster.scratch(files)?, &own)?);
+        // The cluster's own authority, for certificates that it should not have made.
+        for file in ["ca.pem", "ca.key"] {
+            fs::copy(cluster.ca.with_file_name(file), cluster.scratch("own")?.join(file))?;
+        }
+        let foreign = authority("foreign")?.peer("a", &own)?;
+        let misnamed = authority("own")?.peer("b", OTHER)?;
+        let member = authority("own")?.peer("c", &own)?;
+        for (port, address) in peer_ports(&status)? {
+            let words = hello(&status, &own, port)?;
+            let clear = said(TcpStream::connect(address)?, &words)?;
+            // To whom does not speak TLS the refusal itself is in clear: one fatal alert (RFC 8446, section 6).
+            let alert = clear.is_empty() || matches!(clear[..], [0x15, 3, _, 0, 2, 2, _]);
+            ensure(alert, || format!("a stranger in clear got {} bytes from {port:?}", clear.len()))?;
+            for (who, files) in [("nobody's", None), ("a foreign", Some(&foreign)), ("a misnamed", Some(&misnamed))] {
+                let got = said(encrypted(address, files)?, &words)?;
+                ensure(got.is_empty(), || format!("{who} certificate got {} bytes from {port:?}", got.len()))?;
+            }
+            // With a certificate that is stolen, or of a cluster with the same name, the Hello decides.
+            let got = said(encrypted(address, Some(&member))?, &hello(&status, OTHER, port)?)?;
+            let refusal: &[u8] = br#"{"refused":{"reason":"wrong_cluster"}}"#;
+            ensure(got.get(5..) == Some(refusal), || format!("another cluster's Hello got {got:?} from {port:?}"))?;
+        }
+        let members = cluster.settle()?["members"].as_array().map_or(0, Vec::len);
         ensure(members == 5, || format!("{members} members after the strangers came"))?;
         let reply = cluster.session(0)?.put("/after", b"as before")?;
-        ensure(reply.code == 226, || reply.text)
+        ensure(reply.code == 226, || reply.text)?;
+
+        let [_, (port, address)] = peer_ports(&status)?;
+        let mut wire = encrypted(address, Some(&member))?;
+        wire.write_all(&hello(&status, &own, port)?)?;
+        let mut got = vec![0; 15];
+        wire.read_exact(&mut got)?;
+        ensure(got[5..] == *br#"{"welcome""#, || format!("a node of the cluster is told {got:?}"))
     })
 }
 
-/// Says hello and reads until the end: a refusal may be an alert or a reset, but never a byte of data.
-fn nothing(who: &str, port: SocketAddr, mut wire: impl Socket) -> Outcome {
+/// Says hello and reads to the end: a refusal may be an alert or a reset, or words.
+fn said(mut wire: impl Socket, words: &[u8]) -> Outcome<Vec<u8>> {
     wire.socket().set_read_timeout(Some(REFUSAL))?;
-    let _ = wire.write_all(HELLO).and_then(|()| wire.flush());
+    let _ = wire.write_all(words).and_then(|()| wire.flush());
     let mut got = Vec::new();
     let end = wire.read_to_end(&mut got);
-    // To whom does not speak TLS at all the refusal itself is in clear: one fatal alert (RFC 8446, section 6).
-    if wire.in_clear() && matches!(got[..], [0x15, 3, _, 0, 2, 2, _]) {
-        got.clear();
-    }
-    ensure(got.is_empty(), || format!("a stranger {who} got {} bytes from {port}", got.len()))?;
     let waited = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-    ensure(!waited, || format!("a stranger {who} is not turned away by {port}"))
+    ensure(!waited, || format!("after {} bytes the connection is still open", got.len()))?;
+    Ok(got)
+}
+
+fn cluster_name(cluster: &Cluster) -> Outcome<String> {
+    let file = cluster.settings(0)?;
+    let settings: toml::Table = fs::read_to_string(file)?.parse()?;
+    let name = settings.get("node").and_then(|node| node.get("cluster")).and_then(toml::Value::as_str);
+    Ok(name.ok_or("no node.cluster in the settings")?.to_owned())
+}
+
+/// Coordination and raw bytes, from what the node says of itself.
+fn peer_ports(status: &Value) -> Outcome<[(Port, SocketAddr); 2]> {
+    let of = |name: &str| -> Outcome<SocketAddr> {
+        Ok(status["endpoints"][name].as_str().ok_or_else(|| format!("no {name}: {status}"))?.parse()?)
+    };
+    Ok([(Port::Rpc, of("peer")?), (Port::Raw, of("raw")?)])
+}
+
+/// The first frame of a node that nobody knows yet.
+fn hello(status: &Value, cluster: &str, port: Port) -> Outcome<Vec<u8>> {
+    let mut info = status["members"][0]["info"].clone();
+    let node = Value::from("0123456789abcdef0123456789abcdef");
+    (info["node"], info["rank"]["node"]) = (node.clone(), node);
+    let info = serde_json::from_value(info)?;
+    let hello = Hello {
+        protocol: PROTOCOL,
+        cluster: cluster.to_owned(),
+        port,
+        info,
+        boot: serde_json::from_str(r#"{"count":1,"recent":[1]}"#)?,
+        peers: Vec::new(),
+    };
+    let mut frame = Vec::new();
+    encode(&hello, &mut frame)?;
+    Ok(frame)
+}
+
+fn encrypted(address: SocketAddr, files: Option<&Issued>) -> Outcome<StreamOwned<ClientConnection, TcpStream>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    // A stranger does not care whom it talks to.
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)));
+    let config = match files {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let certificate = CertificateDer::from_pem_file(&files.certificate)?;
+            builder.with_client_auth_cert(vec![certificate], PrivateKeyDer::from_pem_file(&files.key)?)?
+        }
+    };
+    let session = ClientConnection::new(Arc::new(config), "peer.trebol".try_into()?)?;
+    Ok(StreamOwned::new(session, TcpStream::connect(address)?))
 }
 
 trait Socket: Read + Write {
-    fn in_clear(&self) -> bool;
     fn socket(&self) -> &TcpStream;
 }
 
 impl Socket for TcpStream {
-    fn in_clear(&self) -> bool {
-        true
-    }
     fn socket(&self) -> &TcpStream {
         self
     }
 }
 
 impl Socket for StreamOwned<ClientConnection, TcpStream> {
-    fn in_clear(&self) -> bool {
-        false
-    }
     fn socket(&self) -> &TcpStream {
         self.get_ref()
     }
-}
-
-/// Coordination and raw bytes, from what the node wrote down of itself.
-fn peer_ports(cluster: &Cluster, node: usize) -> Outcome<[SocketAddr; 2]> {
-    let file = cluster.nodes[node].data.join("endpoints.json");
-    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let said: serde_json::Value = serde_json::from_str(&text)?;
-    let port = |name: &str| said[name].as_str().and_then(|text| text.parse().ok()).ok_or(format!("no {name}: {said}"));
-    Ok([port("peer")?, port("raw")?])
-}
-
-fn authority() -> Outcome<Issuer<'static, KeyPair>> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    Ok(Issuer::new(params, KeyPair::generate()?))
-}
-
-/// The cluster's own, whose key `dev` keeps beside the certificate.
-fn own_authority(cluster: &Cluster) -> Outcome<Issuer<'static, KeyPair>> {
-    let key = fs::read_to_string(cluster.ca.with_file_name("ca.key"))?;
-    // Only the name and the key of an issuer go into what it signs.
-    let pem = fs::read_to_string(&cluster.ca)?;
-    let _ = pem;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    Ok(Issuer::new(params, KeyPair::from_pem(&key)?))
-}
-
-fn identity(issuer: &Issuer<'static, KeyPair>, name: &str) -> Outcome<Identity> {
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(vec![name.to_owned()])?;
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-    let certificate = params.signed_by(&key, issuer)?;
-    Ok((certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
-}
-
-fn config(identity: Option<&Identity>) -> Outcome<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    // A stranger does not care whom it talks to.
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)));
-    Ok(match identity {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key())?,
-    })
 }
 
 #[derive(Debug)]
