@@ -1,6 +1,6 @@
 //! The client side: FTP (RFC 959) with explicit TLS (RFC 4217), one task a session.
 //!
-//! Bytes come in at `connection`, become a line (`line`), a [`command`], and are answered by one small file per family of
+//! Bytes come in at `connection`, become a line (`line`), a `command`, and are answered by one small file per family of
 //! verbs (`verb`), which sees the cluster through `files` and data connections through `data`. Nothing here decides what
 //! is stored where; every failure below becomes a reply in `reply` and nowhere else.
 
