@@ -1,5 +1,6 @@
 //! Unix sockets by path, however long the path: the kernel takes 107 bytes (unix(7)), so a long one is reached through the
-//! directory's descriptor under /proc/self/fd. Never leaves a socket that others may open.
+//! directory's descriptor under /proc/self/fd. Never leaves a socket that others may open, where the directory is closed to
+//! them.
 
 use rustix::fs::{Mode, OFlags};
 use std::io;
@@ -21,8 +22,9 @@ fn short(dir: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
     Ok((PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())), Some(fd)))
 }
 
-/// Listens on `dir/name`, in place of whatever is there; only for who holds the directory's lock. The socket gets its
-/// mode under another name first, so that there is no moment in which others can open it.
+/// Listens on `dir/name`, in place of whatever is there; only for who holds the directory's lock. bind(2) takes no mode and
+/// the umask belongs to all threads, so what keeps others out from the first moment is the directory, which the store
+/// closes to them (0700). The socket's own mode comes before its name, for directories that somebody opens again.
 pub(super) fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
     let (short, _fd) = short(dir)?;
     let draft = short.join(format!("{name}.new"));
@@ -45,13 +47,14 @@ pub(super) async fn connect(dir: &Path, name: &str) -> io::Result<UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::DirBuilderExt;
 
     #[tokio::test]
     async fn sockets_work_in_directories_of_any_length_and_are_private() {
         let root = tempfile::tempdir().unwrap();
         for name in ["short".to_owned(), "long".repeat(50)] {
             let dir = root.path().join(name);
-            std::fs::create_dir(&dir).unwrap();
+            std::fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
             let _stale = listen(&dir, "s").unwrap();
             let listener = listen(&dir, "s").unwrap();
             let (accepted, connected) = tokio::join!(listener.accept(), connect(&dir, "s"));

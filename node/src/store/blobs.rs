@@ -3,9 +3,11 @@
 //! Blobs never change. Whether anything refers to one is not known here.
 
 use super::error::{OpenError, StoreError, fatal};
+use super::private;
 use crate::cluster::BlobId;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,10 +45,10 @@ impl Blobs {
 
     /// Makes the directories, and removes what was half-written when the process ended.
     pub(super) fn prepare(&self) -> Result<(), OpenError> {
-        let make = |path: &Path| std::fs::create_dir_all(path).map_err(OpenError::io("create", path));
-        make(&self.staging)?;
+        private::directory(&self.staging)?;
+        private::directory(&self.blobs)?;
         for digits in 0..=255u8 {
-            make(&self.blobs.join(format!("{digits:02x}")))?;
+            private::directory(&self.blobs.join(format!("{digits:02x}")))?;
         }
         for path in [&self.blobs, &self.staging] {
             sync_directory(path).map_err(OpenError::io("sync", path))?;
@@ -79,7 +81,7 @@ impl Blobs {
         self.room(0)?;
         let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
         let path = self.staging.join(format!("{blob}.{attempt}"));
-        let opened = OpenOptions::new().write(true).create_new(true).open(&path);
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = self.judged(opened).map_err(StoreError::io("create a staging file"))?;
         Ok(BlobWriter { blobs: Arc::clone(self), blob, file, staged: path, written: 0, looked_at: 0 })
     }
@@ -203,6 +205,7 @@ impl Drop for BlobWriter {
 mod tests {
     use super::*;
     use crate::cluster::OpId;
+    use std::os::unix::fs::PermissionsExt;
 
     fn blob(n: u128) -> BlobId {
         BlobId { op: OpId(n), ..BlobId::default() }
@@ -225,6 +228,7 @@ mod tests {
         assert_eq!(io::read_to_string(blobs.open(blob(1)).unwrap().unwrap()).unwrap(), "some bytes");
         assert_eq!(blobs.census().unwrap(), [(blob(1), 10)]);
         assert_eq!(blobs.used.load(Ordering::Relaxed), 10);
+        assert_eq!(blobs.path(blob(1)).metadata().unwrap().permissions().mode() & 0o777, 0o600);
         blobs.remove(blob(1)).unwrap();
         assert!(blobs.open(blob(1)).unwrap().is_none());
         assert_eq!(blobs.used.load(Ordering::Relaxed), 0);

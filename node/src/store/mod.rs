@@ -11,6 +11,7 @@ mod identity;
 mod keys;
 mod lock;
 mod overlay;
+mod private;
 mod row;
 mod tables;
 #[cfg(test)]
@@ -76,18 +77,23 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens or creates the directory and takes its lock; fails at once with the holder's pid when it is held. Clears
-    /// half-written staging files. Starts the store thread, which reports every written batch number to `persisted` (the
+    /// Opens or creates the directory and takes its lock; fails at once with the holder's pid when it is held. Closes it to
+    /// other users of this machine. Clears half-written staging files. Starts the store thread, which reports every written batch number to `persisted` (the
     /// greatest one, if several were written at once). Blocking.
     pub fn open(dir: &Path, persisted: mpsc::Sender<u64>) -> Result<Arc<Self>, OpenError> {
         Self::open_with(dir, persisted, RESERVE)
     }
 
     fn open_with(dir: &Path, persisted: mpsc::Sender<u64>, reserve: u64) -> Result<Arc<Self>, OpenError> {
-        std::fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
+        private::make(dir)?;
         let lock = DirectoryLock::take(dir)?;
+        // Only now is it known to be nobody else's.
+        if private::tighten(dir)? {
+            tracing::warn!(?dir, "the data directory was open to other users; now it is its owner's alone");
+        }
         let database = dir.join("database");
         let identity = Identity::boot(dir, database.exists())?;
+        private::directory(&database)?;
         let tables = Tables::open(&database)?;
         let used = Arc::new(AtomicU64::new(0));
         let blobs = Arc::new(Blobs::at(dir, reserve, Arc::clone(&used)));
