@@ -122,10 +122,12 @@ impl Session {
 
     async fn serve(&mut self) -> Result<(), Gone> {
         self.control.say(&Reply::new(220, "Trebol ready.")).await?;
-        let login_by = Instant::now() + self.shared.config.login_timeout;
+        let login_timeout = self.shared.config.login_timeout;
+        let mut login_by = Instant::now() + login_timeout;
         loop {
             let idle = Instant::now() + self.shared.config.idle_timeout;
-            let deadline = if matches!(self.login, Login::In(_)) { idle } else { idle.min(login_by) };
+            let was_in = matches!(self.login, Login::In(_));
+            let deadline = if was_in { idle } else { idle.min(login_by) };
             let stop = self.shared.stop.clone();
             let command = self.control.next(deadline, &stop).await?;
             if command == Ok(Command::Quit) {
@@ -140,6 +142,10 @@ impl Session {
                 }
                 Err(Stop::Silent) => {}
                 Err(Stop::Gone(gone)) => return Err(gone),
+            }
+            if was_in && !matches!(self.login, Login::In(_)) {
+                // USER, REIN or AUTH of somebody who was logged in: the next one has the whole time again.
+                login_by = Instant::now() + login_timeout;
             }
             if self.control.take_late_abort() {
                 self.control.say(&Reply::new(226, "ABOR came after the end of the transfer.")).await?;

@@ -220,6 +220,27 @@ async fn sessions_that_say_nothing_are_ended() {
 }
 
 #[tokio::test]
+async fn who_logs_in_again_has_the_whole_time_for_it() {
+    let login_timeout = Duration::from_millis(500);
+    let front = Front::start(|config| {
+        plain(config);
+        config.login_timeout = login_timeout;
+    })
+    .await;
+    let connected = tokio::time::Instant::now();
+    let mut client = front.login("ana", false).await;
+    // Longer than the time for a first login.
+    while connected.elapsed() <= login_timeout {
+        client.expect("NOOP", 200).await;
+    }
+    client.expect("USER ana", 331).await;
+    client.expect("PASS clave", 230).await;
+    client.expect("REIN", 220).await;
+    client.expect("NOOP", 200).await;
+    client.replies(&[421, 0]).await;
+}
+
+#[tokio::test]
 async fn a_stop_ends_idle_sessions_and_lets_transfers_finish() {
     let front = Front::start(plain).await;
     let mut idle = front.login("ana", false).await;
