@@ -86,8 +86,9 @@ impl Control {
         tokio::select! {
             biased;
             () = stop.cancelled() => Err(Gone::Stopping),
-            line = self.connection.next_line() => line.map(parse),
+            // Before the lines: there may always be one.
             () = tokio::time::sleep_until(deadline) => Err(Gone::TimedOut),
+            line = self.connection.next_line() => line.map(parse),
         }
     }
 

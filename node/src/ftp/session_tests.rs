@@ -3,6 +3,7 @@
 use super::testing::{Front, LONG, plain};
 use crate::cluster::Refusal;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
 async fn nothing_works_in_clear_text_where_tls_is_required() {
@@ -217,6 +218,26 @@ async fn sessions_that_say_nothing_are_ended() {
     .await;
     let mut silent = front.connect().await;
     silent.replies(&[421, 0]).await;
+}
+
+#[tokio::test]
+async fn talking_does_not_put_the_time_for_the_login_off() {
+    let front = Front::start(|config| {
+        plain(config);
+        config.login_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let (mut from, mut to) = tokio::net::TcpStream::connect(front.address).await.unwrap().into_split();
+    let flood = async {
+        let lines = b"NOOP\r\n".repeat(10_000);
+        while to.write_all(&lines).await.is_ok() {}
+    };
+    let read = async {
+        let mut bytes = vec![0; 64 * 1024];
+        // Until the end, or the reset that unread lines cause.
+        while from.read(&mut bytes).await.unwrap_or(0) > 0 {}
+    };
+    tokio::time::timeout(LONG, async { tokio::join!(flood, read) }).await.expect("the session ends");
 }
 
 #[tokio::test]
