@@ -159,6 +159,18 @@ async fn who_may_only_read_changes_nothing() {
 }
 
 #[tokio::test]
+async fn rest_is_for_one_transfer_even_if_that_is_refused() {
+    let front = Front::start(plain).await;
+    front.memory.put("/f", Some(b"12345"));
+    let mut client = front.login("eva", false).await;
+    for refused in ["STOR f", "STOR ../..", "RETR ../..", "RETR nothing"] {
+        client.expect("REST 3", 350).await;
+        client.expect(refused, 550).await;
+        assert_eq!(client.fetch("RETR f", false).await, b"12345", "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn listings_take_flags_and_globs_and_go_over_pages() {
     let front = Front::start(plain).await;
     front.memory.put("/d", None);

@@ -13,15 +13,16 @@ use crate::path::FtpPath;
 use tokio::time::Instant;
 
 pub(super) async fn retr(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
+    // However this ends, it was the transfer that REST was said for.
+    let offset = std::mem::take(&mut session.rest);
     let path = session.path(typed)?;
     let transfer = Transfer::begin("RETR", &path);
-    let result = retrieve(session, &path, &transfer.progress).await;
+    let result = retrieve(session, &path, offset, &transfer.progress).await;
     transfer.log(session, &result);
     result
 }
 
-async fn retrieve(session: &mut Session, path: &FtpPath, progress: &Progress) -> Result<Reply, Stop> {
-    let offset = std::mem::take(&mut session.rest);
+async fn retrieve(session: &mut Session, path: &FtpPath, offset: u64, progress: &Progress) -> Result<Reply, Stop> {
     // Before anything is said of the file.
     session.may_transfer()?;
     let (file, location) = match look(session, path).await? {

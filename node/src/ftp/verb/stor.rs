@@ -14,16 +14,18 @@ use crate::ftp::upload::Receiver;
 use crate::path::FtpPath;
 
 pub(super) async fn stor(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
+    // However this ends, it was the transfer that REST was said for.
+    let offset = std::mem::take(&mut session.rest);
     let path = session.path(typed)?;
     let transfer = Transfer::begin("STOR", &path);
-    let result = store(session, path, &transfer.progress).await;
+    let result = store(session, path, offset, &transfer.progress).await;
     transfer.log(session, &result);
     result
 }
 
-async fn store(session: &mut Session, path: FtpPath, progress: &Progress) -> Result<Reply, Stop> {
+async fn store(session: &mut Session, path: FtpPath, offset: u64, progress: &Progress) -> Result<Reply, Stop> {
     session.may_write()?;
-    if std::mem::take(&mut session.rest) > 0 {
+    if offset > 0 {
         return Err(Reply::new(504, "REST before STOR is not implemented.").into());
     }
     let dock = session.dock()?;
