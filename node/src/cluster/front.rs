@@ -1,7 +1,7 @@
 //! The front: one client operation from its submission to its answer, across lost leaders, lost messages and lost replicas.
 //! It keeps the operation's id for as long as it tries, so the leader's outcome table can answer repeats.
 
-use super::io::{FrontEvent, Output};
+use super::io::{Config, FrontEvent, Output};
 use super::member::{Cx, Member};
 use super::message::{Change, HeldLock, Message, Refusal, Staged};
 use super::record::Outcome;
@@ -53,6 +53,40 @@ pub(super) struct Front {
 }
 
 impl Front {
+    fn new(change: Change, patience: Micros, now: Micros) -> Self {
+        Self {
+            change,
+            patience,
+            phase: Phase::Wanting,
+            token: None,
+            blob: None,
+            replicas: vec![],
+            staged: None,
+            lost: None,
+            doubtful: false,
+            first_asked: None,
+            cancelled: false,
+            ahead: None,
+            again: now,
+            until: now + patience,
+            started: now,
+            bytes: 0,
+            window: (0, now),
+        }
+    }
+    /// Why it must end now, if it must.
+    fn too_late(&self, config: &Config, now: Micros) -> Option<Refusal> {
+        let (late, why) = match self.phase {
+            Phase::Staging => {
+                let moved = self.bytes - self.window.0;
+                let stalled = now - self.window.1 > config.stall_window && moved < config.stall_bytes;
+                (stalled || now - self.started > config.max_upload, Refusal::Stalled)
+            }
+            _ => (now > self.until, Refusal::NoLeader),
+        };
+        // A commit that was asked for before, of copies that counted then, may have been done.
+        late.then_some(if self.doubtful { Refusal::Unknown } else { why })
+    }
     /// A stamp no earlier attempt of this front can have got.
     fn floor(&self, now: Micros) -> Hlc {
         Hlc(self.ahead.map_or(0, |ahead| (i128::from(now) + ahead).clamp(0, i128::from(u64::MAX)) as u64))
@@ -76,26 +110,7 @@ impl Member {
     pub(super) fn submit(&mut self, cx: Cx<'_>, op: OpId, change: Change, patience: Micros) {
         let now = cx.mono();
         let patience = patience.min(self.config.outcome_retention / 2);
-        let front = Front {
-            change,
-            patience,
-            phase: Phase::Wanting,
-            token: None,
-            blob: None,
-            replicas: vec![],
-            staged: None,
-            lost: None,
-            doubtful: false,
-            first_asked: None,
-            cancelled: false,
-            ahead: None,
-            again: now,
-            until: now + patience,
-            started: now,
-            bytes: 0,
-            window: (0, now),
-        };
-        self.fronts.entry(op).or_insert(front);
+        self.fronts.entry(op).or_insert_with(|| Front::new(change, patience, now));
         self.send_front(cx, op);
     }
 
@@ -117,27 +132,13 @@ impl Member {
     pub(super) fn tick_fronts(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
         let late: Vec<(OpId, Refusal)> =
-            self.fronts.iter().filter_map(|(op, f)| self.too_late(f, now).map(|why| (*op, why))).collect();
+            self.fronts.iter().filter_map(|(op, f)| Some((*op, f.too_late(&self.config, now)?))).collect();
         for (op, why) in late {
             self.give_up(op, why);
         }
         let due: Vec<OpId> = self.fronts.iter().filter(|(_, f)| now >= f.again).map(|(op, _)| *op).collect();
         for op in due {
             self.send_front(cx, op);
-        }
-    }
-
-    /// Why a front must end now, if it must.
-    fn too_late(&self, front: &Front, now: Micros) -> Option<Refusal> {
-        match front.phase {
-            Phase::Staging => {
-                let moved = front.bytes - front.window.0;
-                let stalled = now - front.window.1 > self.config.stall_window && moved < self.config.stall_bytes;
-                (stalled || now - front.started > self.config.max_upload).then_some(Refusal::Stalled)
-            }
-            _ if now <= front.until => None,
-            _ if front.doubtful => Some(Refusal::Unknown),
-            _ => Some(Refusal::NoLeader),
         }
     }
 
@@ -294,6 +295,29 @@ impl Member {
     pub(super) fn on_not_leader(&mut self, cx: Cx<'_>, op: OpId) {
         if let Some(front) = self.fronts.get_mut(&op) {
             front.again = cx.mono() + SOON;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::FtpPath;
+
+    #[test]
+    fn an_end_after_a_commit_was_asked_for_is_never_called_a_refusal() {
+        let config = Config::default();
+        let path = FtpPath::root().join("f").unwrap();
+        let mut front = Front::new(Change::Store { path, create_only: false }, 1000 * MS, 0);
+        let late = config.max_upload + 1;
+        for (phase, why) in [(Phase::Wanting, Refusal::NoLeader), (Phase::Staging, Refusal::Stalled)] {
+            front.phase = phase;
+            assert_eq!(front.too_late(&config, MS), None);
+            front.doubtful = false;
+            assert_eq!(front.too_late(&config, late), Some(why));
+            // As after a replacement of copies that a commit was asked for.
+            front.doubtful = true;
+            assert_eq!(front.too_late(&config, late), Some(Refusal::Unknown));
         }
     }
 }

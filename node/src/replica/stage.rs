@@ -104,13 +104,15 @@ struct Line<O> {
     progress: Interval,
     kept: Instant,
     keeps: JoinSet<()>,
+    /// The leader was told that all is staged: it may have committed it.
+    reported: bool,
 }
 
 impl<O: Steps> Line<O> {
     fn new(raw: Arc<Raw>, operation: O, blob: BlobId, moved: Arc<AtomicU64>) -> Self {
         let mut progress = interval(PROGRESS);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { raw, operation, blob, moved, progress, kept: Instant::now(), keeps: JoinSet::new() }
+        Self { raw, operation, blob, moved, progress, kept: Instant::now(), keeps: JoinSet::new(), reported: false }
     }
     /// Does `work` until it is done or the leader wants something. A refusal ends the upload.
     async fn turn<F: Future>(
@@ -262,16 +264,27 @@ async fn bring(raw: &Raw, extent: Extent, origin: Origin, node: NodeId, moved: &
     false
 }
 
-/// From staged bytes to the outcome.
-async fn settle<O: Steps>(
-    mut line: Line<O>,
+/// From staged bytes to the outcome. What fails here after the leader was told of them says nothing of what it did.
+async fn settle<O: Steps>(mut line: Line<O>, on_disks: OnDisks, early: Option<Wanted>) -> Result<Outcome, UploadError> {
+    match follow(&mut line, on_disks, early).await {
+        Err(error @ (UploadError::NoReplica(_) | UploadError::Stopped)) if line.reported => {
+            tracing::warn!(blob = %line.blob, %error, "an upload ended before its outcome was known");
+            Err(Refusal::Unknown.into())
+        }
+        settled => settled,
+    }
+}
+
+/// Does what the leader wants until it says how the upload ended.
+async fn follow<O: Steps>(
+    line: &mut Line<O>,
     mut on_disks: OnDisks,
     mut early: Option<Wanted>,
 ) -> Result<Outcome, UploadError> {
     for _ in 0..REPORTS {
         let (kept, nodes) = match early.take() {
             Some(wanted) => wanted,
-            None => match report(&mut line, &mut on_disks).await? {
+            None => match report(line, &mut on_disks).await? {
                 Turn::Wanted(wanted) => wanted,
                 Turn::Done(outcome) => return Ok(outcome),
                 Turn::Worked(never) => match never {},
@@ -308,6 +321,7 @@ async fn report<O: Steps>(line: &mut Line<O>, on_disks: &mut OnDisks) -> Result<
     }
     if on_disks.lost.is_empty() {
         let extent = on_disks.extent;
+        line.reported = true;
         line.operation.staged(Staged { extent, confirmed }).await?;
     } else {
         line.operation.replica_lost(confirmed, std::mem::take(&mut on_disks.lost)).await?;

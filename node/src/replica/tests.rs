@@ -353,6 +353,19 @@ async fn upload_whose_replicas_all_die_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn upload_that_fails_after_the_leader_heard_of_it_has_no_known_outcome() {
+    let (_, mut nodes) = nodes(2, quick()).await;
+    nodes[1].stop().await;
+    // The copy that was confirmed counts no more, and no other node takes one.
+    let leader = Script::new(|_| Some(FrontEvent::Replacement { kept: vec![], nodes: vec![node(2)] }));
+    let said = leader.said.clone();
+    let mut source = Chunks::of(&large(), 50_000);
+    let error = stage(nodes[0].raw.clone(), leader, blob(1), vec![node(1)], &mut source).await.unwrap_err();
+    assert!(matches!(error, UploadError::Refused(Refusal::Unknown)), "{error}");
+    assert!(matches!(said.lock().unwrap()[..], [Said::Staged(_)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_with_staged_bytes_hear_that_the_front_lives() {
     let (town, nodes) = nodes(2, quick()).await;
     let leader = Script::new(|_| None);
