@@ -1,5 +1,6 @@
 //! The control connection of a session, beside its transfers: it is read while data moves, so that ABOR, STAT, NOOP and
-//! QUIT work then. Everything else a client sends meanwhile waits in a short queue.
+//! QUIT work then. Everything else a client sends meanwhile waits in a short queue; one that overflows ends the session,
+//! since ABOR and the end of the connection must be seen whatever came before them.
 
 use super::command::{Command, CommandError};
 use super::connection::{Connection, Gone};
@@ -12,7 +13,7 @@ use std::pin::pin;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Commands that wait for a transfer; while there are as many, the connection is not read.
+/// Commands that wait for a transfer.
 const QUEUE: usize = 16;
 
 /// Why a verb ends early.
@@ -100,7 +101,7 @@ impl Control {
             let parsed = tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
-                line = self.connection.next_line(), if self.waiting.len() < QUEUE => parse(line?),
+                line = self.connection.next_line() => parse(line?),
             };
             match parsed {
                 Ok(Command::Abor) if progress.is_ending() => self.late_abort = true,
@@ -111,7 +112,11 @@ impl Control {
                 }
                 // In order of sending where something waits already.
                 Ok(Command::Noop) if self.waiting.is_empty() => self.say(&Reply::new(200, "Still at work.")).await?,
-                other => self.waiting.push_back(other),
+                other if self.waiting.len() < QUEUE => self.waiting.push_back(other),
+                _ => {
+                    self.say(&Reply::new(421, "Too many commands during a transfer, closing.")).await?;
+                    return Err(Gone::Refused("too many commands during a transfer").into());
+                }
             }
         }
     }

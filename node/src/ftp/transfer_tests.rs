@@ -117,6 +117,22 @@ async fn the_control_connection_is_read_during_transfers() {
 }
 
 #[tokio::test]
+async fn more_commands_than_can_wait_end_the_session_and_its_transfer() {
+    let front = Front::start(plain).await;
+    front.memory.put("/f", Some(b"old"));
+    let mut client = front.login("ana", false).await;
+    let mut data = client.data().await;
+    client.expect("STOR f", 150).await;
+    data.write_all(b"half").await.unwrap();
+    client.send(&b"PWD\r\n".repeat(16)).await;
+    client.expect("STAT", 211).await;
+    client.expect("PWD", 421).await;
+    client.replies(&[0]).await;
+    drop(data);
+    assert_eq!(front.memory.file("/f").as_deref(), Some(&b"old"[..]));
+}
+
+#[tokio::test]
 async fn abor_stops_transfers_both_ways() {
     let front = Front::start(plain).await;
     front.memory.put("/f", Some(b"old"));
