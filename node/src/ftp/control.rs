@@ -49,14 +49,12 @@ pub(crate) type Parsed = Result<Command, CommandError>;
 pub(crate) struct Control {
     connection: Connection,
     waiting: VecDeque<Parsed>,
-    /// ABOR came when the transfer could no longer be stopped: it gets its own reply after that of the transfer.
-    late_abort: bool,
 }
 
 impl Control {
     /// Over a fresh connection.
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, waiting: VecDeque::new(), late_abort: false }
+        Self { connection, waiting: VecDeque::new() }
     }
     /// The connection itself.
     pub(crate) fn connection(&mut self) -> &mut Connection {
@@ -73,10 +71,6 @@ impl Control {
     /// Sends a reply.
     pub(crate) async fn say(&mut self, reply: &Reply) -> Result<(), Gone> {
         self.connection.send(reply).await
-    }
-    /// True once after an ABOR that came too late.
-    pub(crate) fn take_late_abort(&mut self) -> bool {
-        std::mem::take(&mut self.late_abort)
     }
 
     /// The next command, at the latest at `deadline`.
@@ -104,8 +98,8 @@ impl Control {
                 line = self.connection.next_line() => parse(line?),
             };
             match parsed {
-                Ok(Command::Abor) if progress.is_ending() => self.late_abort = true,
-                Ok(Command::Abor) => return Err(Stop::Aborted),
+                // One that comes when nothing can be stopped any more waits, and is answered after the transfer.
+                Ok(Command::Abor) if !progress.is_ending() => return Err(Stop::Aborted),
                 Ok(Command::Stat(path)) if path.is_empty() => {
                     let text = format!("Transfer in progress, {} bytes so far.", progress.bytes());
                     self.say(&Reply::new(211, text)).await?;

@@ -147,9 +147,6 @@ impl Session {
                 // USER, REIN or AUTH of somebody who was logged in: the next one has the whole time again.
                 login_by = Instant::now() + login_timeout;
             }
-            if self.control.take_late_abort() {
-                self.control.say(&Reply::new(226, "ABOR came after the end of the transfer.")).await?;
-            }
         }
     }
 

@@ -177,10 +177,11 @@ async fn abor_after_the_last_byte_of_an_upload_waits_for_its_outcome() {
     data.shutdown().await.unwrap();
     // The server ends its side once it has seen the end of ours: then ABOR is too late.
     assert_eq!(timeout(LONG, data.read(&mut [0])).await.unwrap().unwrap(), 0);
-    client.send(b"ABOR\r\n").await;
+    client.send(b"PWD\r\nABOR\r\nABOR\r\n").await;
     client.expect("STAT", 211).await;
     front.memory.commits.add_permits(1);
-    client.replies(&[226, 226]).await;
+    client.replies(&[226, 257, 226, 226]).await;
+    client.expect("NOOP", 200).await;
     assert_eq!(front.memory.file("/f").as_deref(), Some(&b"new"[..]));
 }
 
