@@ -85,9 +85,12 @@ impl From<Refusal> for Reply {
     }
 }
 
+/// The node stops: a reply of this code is the session's last.
+pub(crate) const STOPPED: u16 = 421;
+
 impl From<Stopped> for Reply {
     fn from(stopped: Stopped) -> Self {
-        Self::new(421, sentence(&stopped))
+        Self::new(STOPPED, sentence(&stopped))
     }
 }
 

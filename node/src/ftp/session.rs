@@ -9,7 +9,7 @@ use super::control::{Control, Stop};
 use super::data::{DataError, Dock, Passive};
 use super::files::Files;
 use super::listing::Facts;
-use super::reply::Reply;
+use super::reply::{Reply, STOPPED};
 use super::users::Account;
 use super::verb;
 use crate::clock::Clock;
@@ -135,6 +135,8 @@ impl Session {
                 return Ok(());
             }
             match self.answer(command).await {
+                // RFC 959, section 4.2.1: 421 says that the connection is being closed. The farewell is it.
+                Ok(reply) | Err(Stop::Told(reply)) if reply.code() == STOPPED => return Err(Gone::Stopping),
                 Ok(reply) | Err(Stop::Told(reply)) => self.control.say(&reply).await?,
                 Err(Stop::Aborted) => {
                     self.control.say(&Reply::new(426, "Transfer aborted; nothing was changed.")).await?;

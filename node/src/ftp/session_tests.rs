@@ -274,6 +274,15 @@ async fn who_logs_in_again_has_the_whole_time_for_it() {
 }
 
 #[tokio::test]
+async fn a_session_ends_with_the_cluster_beneath_it() {
+    let front = Front::start(plain).await;
+    let mut client = front.login("ana", false).await;
+    front.memory.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+    client.expect("SIZE f", 421).await;
+    client.replies(&[0]).await;
+}
+
+#[tokio::test]
 async fn a_stop_ends_idle_sessions_and_lets_transfers_finish() {
     let front = Front::start(plain).await;
     let mut idle = front.login("ana", false).await;

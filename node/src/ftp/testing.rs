@@ -18,6 +18,7 @@ use rustls::pki_types::ServerName;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -36,6 +37,8 @@ pub(crate) struct Memory {
     tree: Mutex<BTreeMap<String, Option<Vec<u8>>>>,
     /// What the next change is refused with.
     pub(crate) refusal: Mutex<Option<Refusal>>,
+    /// The cluster has stopped beneath the front.
+    pub(crate) stopped: AtomicBool,
     /// One permit a commit.
     pub(crate) commits: Semaphore,
 }
@@ -77,7 +80,8 @@ pub(crate) struct Tree(pub(crate) Arc<Memory>);
 
 impl Files for Tree {
     fn fresh(&self) -> Answer<'_, Result<(), Stopped>> {
-        Box::pin(async { Ok(()) })
+        let stopped = self.0.stopped.load(Ordering::Relaxed);
+        Box::pin(async move { if stopped { Err(Stopped) } else { Ok(()) } })
     }
     fn visible(&self, path: &FtpPath) -> Option<Head> {
         let what = match self.0.tree.lock().unwrap().get(path.as_str())? {
@@ -186,8 +190,12 @@ impl Front {
         let mut config = FtpConfig::new(Arc::new(Users::parse(&users).unwrap()), Some(tls));
         config.failed_login_delay = Duration::from_millis(1);
         change(&mut config);
-        let memory = Memory { tree: Mutex::default(), refusal: Mutex::default(), commits: Semaphore::new(1000) };
-        let memory = Arc::new(memory);
+        let memory = Arc::new(Memory {
+            tree: Mutex::default(),
+            refusal: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            commits: Semaphore::new(1000),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = serve_files(config, listener, Arc::new(Tree(memory.clone())));
