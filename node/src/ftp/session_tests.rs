@@ -200,6 +200,11 @@ async fn listings_take_flags_and_globs_and_go_over_pages() {
     client.expect("MLSD f 0003", 501).await;
     client.expect("LIST none", 550).await;
     assert!(client.expect("STAT f 000*", 213).await.lines().count() == 12);
+    let more = "... and more";
+    let exact = client.expect("STAT f 0*", 213).await;
+    assert!(exact.lines().count() == 1002 && !exact.contains(more));
+    let cut = client.expect("STAT /d", 213).await;
+    assert!(cut.lines().count() == 1003 && cut.contains(more));
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ pub(super) async fn stat(session: &mut Session, typed: &str) -> Result<Reply, St
             let mut pages = Pages::new(session.shared.files.clone(), path, glob);
             while let Some(rows) = pages.next().await? {
                 lines.extend(rows.iter().map(|row| format.line(row)));
-                if lines.len() >= STAT_MAX {
+                if lines.len() > STAT_MAX {
                     lines.truncate(STAT_MAX);
                     lines.push("... and more, say LIST.".to_owned());
                     break;
