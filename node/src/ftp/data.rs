@@ -50,13 +50,13 @@ impl Passive {
     /// Listens where the control connection arrived (`local`), for its other end (`peer`).
     pub(crate) fn listen(config: &FtpConfig, local: IpAddr, peer: IpAddr) -> io::Result<Self> {
         let Some(range) = &config.passive_ports else {
-            return Ok(Self { listener: listen(SocketAddr::new(local, 0))?, peer });
+            return Ok(Self { listener: listen(SocketAddr::new(local, 0), false)?, peer });
         };
         let (first, count) = (*range.start(), u32::from(range.end().saturating_sub(*range.start())) + 1);
         let begin = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
         for n in 0..count {
             let step = u16::try_from((begin + n) % count).expect("below the number of ports");
-            match listen(SocketAddr::new(local, first + step)) {
+            match listen(SocketAddr::new(local, first + step), true) {
                 Ok(listener) => return Ok(Self { listener, peer }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(error),
@@ -79,10 +79,11 @@ impl Passive {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// `reuse` is for ports of a range, which come round again while past connections of theirs may still be in TIME_WAIT; two
+/// listeners on one stay impossible. Where the kernel chooses the port it is to choose one that is free of all that.
+fn listen(address: SocketAddr, reuse: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    // Past connections of this port may still be in TIME_WAIT; two listeners on it stay impossible.
-    socket.set_reuse_address(true)?;
+    socket.set_reuse_address(reuse)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -112,5 +113,28 @@ impl Dock {
         let Some(acceptor) = self.tls else { return Ok(ClientStream::Plain(stream)) };
         let handshake = timeout(self.accept_timeout, ClientStream::accept_tls(stream, &acceptor)).await;
         handshake.map_err(|_| DataError::Handshake(io::ErrorKind::TimedOut.into()))?.map_err(DataError::Handshake)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ftp::users::Users;
+    use socket2::SockRef;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn only_ports_of_a_range_are_used_again_at_once() {
+        let mut config = FtpConfig::new(Arc::new(Users::parse("").unwrap()), None);
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let free = Passive::listen(&config, here, here).unwrap();
+        assert!(!SockRef::from(&free.listener).reuse_address().unwrap());
+        let port = free.port().unwrap();
+        drop(free);
+        config.passive_ports = Some(port..=port);
+        let ranged = Passive::listen(&config, here, here).unwrap();
+        assert!(SockRef::from(&ranged.listener).reuse_address().unwrap());
+        let taken = Passive::listen(&config, here, here).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
     }
 }
