@@ -1,6 +1,8 @@
 //! Collect as a promise: the winner gathers every log it can reach, and whoever answers has sworn to refuse every lower
 //! epoch. The same first phase as in Paxos (Lamport, 1998), with all acceptors that live instead of a majority.
 
+use super::election::FAR_BEHIND;
+use super::frame;
 use super::io::Event;
 use super::lead::Lead;
 use super::marks::Marks;
@@ -28,7 +30,8 @@ impl Member {
         self.promise(epoch);
         (self.leader, self.candidate, self.hold_for, self.hold_until) = (None, None, None, 0);
         self.calm_until = now + 1000 * MS + self.jitter(500 * MS);
-        let asked: BTreeSet<NodeId> = self.peers.all_linked(now).map(|(id, ..)| id).collect();
+        let able = self.peers.all_linked(now).filter(|(.., said)| said.disk.healthy);
+        let asked: BTreeSet<NodeId> = able.map(|(id, ..)| id).collect();
         for peer in &asked {
             self.send_durable(*peer, Message::Collect { epoch, marks: self.log.state.logged.clone() });
         }
@@ -44,6 +47,9 @@ impl Member {
     /// Takes over once everybody answered, or time is up, and all that was promised has been pulled.
     pub(super) fn collect_step(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
+        if matches!(self.role, Role::Collect(_)) && !self.disk.healthy {
+            return self.step_down(cx);
+        }
         let Role::Collect(collect) = &mut self.role else { return };
         let peers = &self.peers;
         collect.asked.retain(|p| peers.linked(*p, now));
@@ -73,7 +79,8 @@ impl Member {
         let Some(peer) = self.peers.all.get_mut(&from) else { return };
         if now - peer.pulled.min(now) > PULL_AGAIN {
             peer.pulled = now;
-            self.send(from, Message::Pull { marks: self.log.state.logged.clone(), all });
+            let collecting = all.then_some(self.log.state.promised);
+            self.send(from, Message::Pull { marks: self.log.state.logged.clone(), collecting });
         }
     }
 
@@ -81,7 +88,9 @@ impl Member {
         let Role::Collect(collect) = std::mem::replace(&mut self.role, Role::Follow) else { return };
         let logged = self.log.state.logged.clone();
         // Who promised but whose records could not be had is no member: what it acknowledged must not be forgotten.
-        let promised = collect.promised.iter().filter(|(_, marks)| logged.covers(marks)).map(|(p, _)| *p);
+        // Nor who lacks so much of ours that the epoch could not begin before it had it all: it pulls first, then joins.
+        let fit = |marks: &Marks| logged.covers(marks) && marks.lacks(&logged) <= FAR_BEHIND;
+        let promised = collect.promised.iter().filter(|(_, marks)| fit(marks)).map(|(p, _)| *p);
         let mut members: Vec<NodeId> = promised.chain([self.me.node]).collect();
         members.sort();
         let epoch = self.log.state.promised;
@@ -122,10 +131,11 @@ impl Member {
             (self.leader, self.candidate, self.hold_for, self.hold_until) = (None, Some(from), None, 0);
             self.wait_until = now + self.config.collect + 500 * MS;
         }
+        let records = self.frame_beyond(cx, marks);
         let promise = Message::Promise {
             epoch,
             marks: self.log.state.logged.clone(),
-            records: self.log.view(cx.storage).records_beyond(marks, self.config.records_per_frame),
+            records,
             committed: self.log.state.committed.clone(),
             locks: self.held_locks(),
         };
@@ -224,15 +234,19 @@ impl Member {
     pub(super) fn exchange(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
         let (mine, leads) = match &self.role {
-            Role::Lead(lead) if lead.serving => (self.log.state.promised, true),
+            Role::Lead(lead) if lead.serving => (Some(self.log.state.promised), true),
             Role::Follow => match self.leader {
-                Some((_, epoch)) => (epoch, false),
-                None => return,
+                Some((_, epoch)) => (Some(epoch), false),
+                None => (None, false),
             },
             _ => return,
         };
         let logged = &self.log.state.logged;
-        let foreign = |said: &super::Info| said.promised != mine || leads;
+        // Who follows nobody pulls from whoever leads: too far behind to be a member, it catches up first.
+        let foreign = |said: &super::Info| match mine {
+            Some(mine) => said.promised != mine || leads,
+            None => said.role == RoleName::Lead,
+        };
         let ahead: Vec<NodeId> = self
             .peers
             .all_linked(now)
@@ -244,10 +258,16 @@ impl Member {
         }
     }
 
-    pub(super) fn on_pull(&mut self, cx: Cx<'_>, from: NodeId, marks: &Marks, all: bool) {
+    /// One frame of the records beyond `marks`.
+    fn frame_beyond(&self, cx: Cx<'_>, marks: &Marks) -> Vec<Arc<Record>> {
+        let limit = self.config.records_per_frame;
+        frame::fill(self.log.view(cx.storage).records_beyond(marks, limit).iter(), limit).0
+    }
+
+    pub(super) fn on_pull(&mut self, cx: Cx<'_>, from: NodeId, marks: &Marks, collecting: Option<Epoch>) {
         // Only a winner to whom we promised may see what is not known to be committed.
-        let all = all && self.candidate == Some(from);
-        let mut records = self.log.view(cx.storage).records_beyond(marks, self.config.records_per_frame);
+        let all = collecting == Some(self.log.state.promised);
+        let mut records = self.frame_beyond(cx, marks);
         if !all {
             let applied = &self.log.state.applied;
             records.retain(|r| applied.has(r.position));
@@ -269,6 +289,9 @@ impl Member {
             }
             Role::Follow | Role::Lead(_) => {
                 let added = self.take_records(cx, records, committed);
+                if added && let Some(peer) = self.peers.all.get_mut(&from) {
+                    peer.pulled = 0; // the next frame at once
+                }
                 let serving = matches!(&self.role, Role::Lead(l) if l.serving && l.stopping.is_none());
                 if added && serving {
                     let Role::Lead(lead) = &self.role else { return };
@@ -283,6 +306,7 @@ impl Member {
     /// Whether a linked peer waits to become a member.
     pub(super) fn is_joiner(&self, said: &super::Info) -> bool {
         let follows_us = said.leader.is_none_or(|(l, _)| l == self.me.node);
-        said.role == RoleName::Follow && !said.held && follows_us
+        let fit = said.disk.healthy && said.marks.lacks(&self.log.state.logged) <= FAR_BEHIND;
+        said.role == RoleName::Follow && !said.held && follows_us && fit
     }
 }

@@ -6,8 +6,8 @@ use super::member::{Cx, Member, Role};
 use super::message::{Message, RoleName};
 use super::types::{Epoch, MS, Micros, NodeId};
 
-/// A node that lacks more records than this of a linked one leaves the election to it.
-const FAR_BEHIND: u64 = 1000;
+/// A node that lacks more records than this of a linked one leaves the election to it, and is no member until it has them.
+pub(super) const FAR_BEHIND: u64 = 1000;
 /// Between two requests to hand over.
 const ASK_AGAIN: Micros = 1000 * MS;
 
@@ -51,17 +51,16 @@ impl Member {
         if let Some((leader, epoch)) = self.leader {
             return self.ask_for_handover(cx, leader, epoch);
         }
-        if now < self.wait_until || self.is_held(now) {
+        if now < self.wait_until || self.is_held(now) || !self.disk.healthy {
             return;
         }
         // A linked leader will collect again to include us.
-        let led =
-            self.peers.all_linked(now).any(|(_, _, said)| matches!(said.role, RoleName::Collect | RoleName::Lead));
+        let leads = |said: &super::Info| said.disk.healthy && matches!(said.role, RoleName::Collect | RoleName::Lead);
+        let led = self.peers.all_linked(now).any(|(.., said)| leads(said));
         if led || self.is_behind(now) {
             return;
         }
-        let higher: Vec<NodeId> =
-            self.peers.all_linked(now).filter(|(_, p, _)| p.info.rank > self.me.rank).map(|(id, ..)| id).collect();
+        let higher: Vec<NodeId> = self.higher(now).collect();
         if higher.is_empty() {
             return self.collect(cx);
         }
@@ -69,6 +68,19 @@ impl Member {
         for peer in higher {
             self.send(peer, Message::Election);
         }
+    }
+
+    /// The linked peers that outrank us and could lead.
+    fn higher(&self, now: Micros) -> impl Iterator<Item = NodeId> + '_ {
+        let able = self.peers.all_linked(now).filter(|(.., said)| said.disk.healthy);
+        able.filter(|(_, p, _)| p.info.rank > self.me.rank).map(|(id, ..)| id)
+    }
+
+    /// Leads and collects no more: a node whose disk hangs can neither commit nor promise. Its heartbeats say so.
+    pub(super) fn step_down(&mut self, cx: Cx<'_>) {
+        self.role = Role::Follow;
+        self.lose_leader(cx, 200 * MS);
+        self.last_heartbeat = 0;
     }
 
     /// Whether a lease we gave still runs. A holder whose port refuses is dead, and its lease with it.
@@ -90,7 +102,7 @@ impl Member {
         let Some(peer) = self.peers.all.get(&leader) else { return };
         let caught_up = peer.said.as_ref().is_some_and(|i| self.log.state.logged.covers(&i.marks));
         let lower = peer.info.rank < self.me.rank;
-        let highest = !self.peers.all_linked(now).any(|(_, p, _)| p.info.rank > self.me.rank);
+        let highest = self.higher(now).next().is_none() && self.disk.healthy;
         if lower && highest && caught_up && epoch == self.log.state.promised && now - peer.asked.min(now) > ASK_AGAIN {
             self.ask(cx, leader);
         }
@@ -108,7 +120,7 @@ impl Member {
         let now = cx.mono();
         let following = matches!(self.role, Role::Follow);
         // Who follows a live leader leaves the asker alone: that leader will find it, or it has none.
-        if following && (self.leader.is_some() || self.is_behind(now)) {
+        if following && (self.leader.is_some() || self.is_behind(now) || !self.disk.healthy) {
             return;
         }
         self.send(from, Message::Answer);

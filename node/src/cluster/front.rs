@@ -40,7 +40,6 @@ pub(super) struct Front {
     doubtful: bool,
     /// Whom it was asked of first. Only that reign can say that it was not done: a later one may not know yet.
     first_asked: Option<(NodeId, Epoch)>,
-    cancelled: bool,
     /// How far the fastest clock that granted it a lock was ahead of our monotonic one.
     ahead: Option<i128>,
     /// When to send again.
@@ -65,7 +64,6 @@ impl Front {
             lost: None,
             doubtful: false,
             first_asked: None,
-            cancelled: false,
             ahead: None,
             again: now,
             until: now + patience,
@@ -254,10 +252,9 @@ impl Member {
     }
 
     pub(super) fn front_cancel(&mut self, op: OpId) {
-        let Some(front) = self.fronts.get_mut(&op) else { return };
-        if front.doubtful {
-            front.cancelled = true; // the commit is on its way; its end frees the lock
-            return;
+        let Some(front) = self.fronts.get(&op) else { return };
+        if front.doubtful && matches!(front.phase, Phase::Committing | Phase::Wanting) {
+            return; // the commit is on its way; its end frees the lock
         }
         let token = front.token;
         self.fronts.remove(&op);

@@ -52,7 +52,7 @@ impl Member {
     /// Whether peers that would make a difference are away and not yet Down: what lacks nodes now may not lack them soon.
     pub(super) fn awaits_members(&self, cx: Cx<'_>) -> bool {
         let Role::Lead(lead) = &self.role else { return false };
-        let alive = 1 + self.peers.not_down(cx.mono());
+        let alive = 1 + self.peers.expected(cx.mono(), &self.log.state.logged);
         lead.members.len() < alive.min(3)
     }
 
@@ -207,6 +207,9 @@ impl Member {
     ) {
         if !self.serves() {
             return self.send(front, Message::NotLeader { op });
+        }
+        if self.answer_repeat(cx, front, op) {
+            return self.grant_locks(cx);
         }
         let Role::Lead(lead) = &mut self.role else { return };
         if lead.locks.check(front, op, token).is_none() {

@@ -1,6 +1,7 @@
 //! Leading: the lease, the stream of records to all members, and the commit. A record is committed when its whole durability
 //! set has fsynced it, in order of position, so that one number says what is committed.
 
+use super::frame;
 use super::io::{Config, Event};
 use super::locks::LockTable;
 use super::marks::Marks;
@@ -95,6 +96,9 @@ impl Member {
 
     pub(super) fn tick_lead(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
+        if !self.disk.healthy {
+            return self.step_down(cx);
+        }
         let Role::Lead(lead) = &self.role else { return };
         if let Some((successor, until)) = lead.stopping
             && (lead.in_flight.is_empty() || now >= until)
@@ -120,13 +124,13 @@ impl Member {
         }
     }
 
-    /// A member is lost or sworn to somebody else, or a linked node wants to join.
+    /// A member is lost, sworn to somebody else or without a working disk, or a linked node wants to join.
     fn members_changed(&self, now: Micros) -> bool {
         let Role::Lead(lead) = &self.role else { return false };
         let mut members = lead.members.iter().filter(|m| **m != self.me.node);
         let gone = |m: &NodeId| {
-            let sworn = |i: &Info| i.promised > self.log.state.promised && !i.held;
-            !self.peers.linked(*m, now) || self.peers.said(*m).is_some_and(sworn)
+            let useless = |i: &Info| (i.promised > self.log.state.promised && !i.held) || !i.disk.healthy;
+            !self.peers.linked(*m, now) || self.peers.said(*m).is_some_and(useless)
         };
         members.any(gone)
             || self.peers.all_linked(now).any(|(id, _, said)| !lead.members.contains(&id) && self.is_joiner(said))
@@ -225,17 +229,18 @@ impl Member {
             }
             let from = sent.marks.count(epoch);
             let recent = lead.recent.front().is_some_and(|r| r.position.seq <= from);
-            let records: Vec<Arc<Record>> = if recent && sent.marks.lacks(logged) == own - from {
+            let (records, more) = if recent && sent.marks.lacks(logged) == own - from {
                 let skip = lead.recent.front().map_or(0, |r| from - r.position.seq);
-                lead.recent.iter().skip(skip as usize).take(limit).cloned().collect()
+                frame::fill(lead.recent.iter().skip(skip as usize), limit)
             } else {
-                self.log.view(cx.storage).records_beyond(&sent.marks, limit)
+                let found = self.log.view(cx.storage).records_beyond(&sent.marks, limit + 1);
+                frame::fill(found.iter(), limit)
             };
-            sent.full = records.len() == limit;
+            sent.full = more;
             for record in &records {
                 sent.marks.raise(record.epoch(), record.position.seq + 1);
             }
-            mail.push((*member, Message::Append { epoch, records, committed: lead.committed }));
+            mail.push((*member, Message::Append { epoch, records, committed: lead.committed, more }));
         }
         for (member, message) in mail {
             self.send(member, message);
@@ -267,19 +272,14 @@ impl Member {
             return;
         }
         let me = self.me.node;
+        self.take_records(cx, records, &Marks::of(epoch, committed));
         if records.iter().any(|r| r.durability.contains(&me)) {
             // Somebody waits for our fsync; the others get theirs with the next batch that needs one.
-            self.take_records(cx, records, &Marks::of(epoch, committed));
             self.log.pending.need_durable();
-        } else {
-            self.take_records(cx, records, &Marks::of(epoch, committed));
         }
         if lax && epoch != self.log.state.promised {
             let received = self.log.state.logged.count(epoch);
-            return self.send_durable(from, Message::Ack { epoch, received, durable: received });
-        }
-        if records.len() >= self.config.records_per_frame {
-            self.acknowledge(true); // the next frame waits for it
+            self.send_durable(from, Message::Ack { epoch, received, durable: received });
         }
     }
 

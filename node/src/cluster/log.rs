@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Every file lives on this many nodes (specification 6.1).
 pub(super) const COPIES: usize = 3;
 
+/// Outcomes forgotten at one beat: more than can come to be between two.
+const EXPIRE_AT_ONCE: usize = 16_384;
+
 /// The log and what it amounts to.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -327,24 +330,30 @@ impl Log {
     pub(super) fn cover(&self, promised: Epoch, members: Vec<NodeId>, storage: &dyn Storage) -> Cover {
         let mut marks = self.state.logged.clone();
         marks.remove(promised);
-        let mut voids: Vec<Position> = self.unconfirmed.keys().copied().collect();
-        let foreign: Vec<&Arc<Record>> = self.tail.iter().filter(|r| r.epoch() != promised).collect();
-        let tail: Vec<(Position, &Write)> = foreign.iter().filter_map(|r| r.write().map(|w| (r.position, w))).collect();
+        let mut voids: BTreeSet<Position> = self.unconfirmed.keys().copied().collect();
+        // What a merge record on its way to its commit covers is decided already.
+        let own: Vec<&Cover> = self.tail.iter().filter(|r| r.epoch() == promised).filter_map(|r| r.cover()).collect();
+        voids.extend(own.iter().flat_map(|c| &c.voids));
+        let decided = |p: Position| own.iter().any(|c| c.marks.has(p));
+        let writes = || self.tail.iter().filter_map(|r| r.write().map(|w| (r.position, w)));
+        let counts: BTreeSet<OpId> = writes()
+            .filter(|(p, _)| p.epoch == promised || (decided(*p) && !voids.contains(p)))
+            .map(|(_, w)| w.op)
+            .collect();
         let mut replaced: BTreeSet<Position> = BTreeSet::new();
         let mut copies: BTreeMap<OpId, Vec<Position>> = BTreeMap::new();
-        for (position, write) in &tail {
+        for (position, write) in writes().filter(|(p, _)| p.epoch != promised && !decided(*p)) {
             replaced.extend(write.effects.iter().flat_map(|e| &e.over));
-            copies.entry(write.op).or_default().push(*position);
+            copies.entry(write.op).or_default().push(position);
         }
         for (op, positions) in copies {
             // Of several copies in one tail the one replaced there counts, else the last; none does where an outcome is known.
-            let own = self.tail.iter().any(|r| r.epoch() == promised && r.write().is_some_and(|w| w.op == op));
-            let known = own || self.view(storage).outcome(op).is_some();
+            let known = counts.contains(&op) || self.view(storage).outcome(op).is_some();
             let best = positions.iter().copied().max_by_key(|p| (replaced.contains(p), *p));
             voids.extend(positions.into_iter().filter(|p| known || Some(*p) != best));
         }
         voids.retain(|p| !self.state.committed.has(*p));
-        Cover { marks, voids, members }
+        Cover { marks, voids: voids.into_iter().collect(), members }
     }
 
     /// A clock greater than all that was seen, not below the wall clock nor `floor`.
@@ -355,7 +364,7 @@ impl Log {
 
     /// Forgets outcomes that are older than `retention`.
     pub(super) fn expire_outcomes(&mut self, now: Micros, retention: Micros, storage: &dyn Storage) {
-        for _ in 0..256 {
+        for _ in 0..EXPIRE_AT_ONCE {
             let Some((since, op)) = self.outcomes.front().copied() else { return };
             if now.saturating_sub(since) <= retention {
                 return;

@@ -233,12 +233,17 @@ impl Member {
                 self.on_promise(cx, from, epoch, marks, &records, &committed, locks);
             }
             Message::Refuse { epoch, promised, held } => self.on_refuse(cx, from, epoch, promised, held),
-            Message::Append { epoch, records, committed } => self.on_append(cx, from, epoch, &records, committed),
+            Message::Append { epoch, records, committed, more } => {
+                self.on_append(cx, from, epoch, &records, committed);
+                if more {
+                    self.acknowledge(true); // the next frame waits for it
+                }
+            }
             Message::Ack { epoch, received, durable } => self.on_ack(from, epoch, received, durable),
             Message::Coordinator { epoch, .. } => self.on_coordinator(cx, from, epoch),
             Message::HandoverAsk => self.on_handover_ask(cx, from),
             Message::Release { epoch } => self.on_release(cx, from, epoch),
-            Message::Pull { marks, all } => self.on_pull(cx, from, &marks, all),
+            Message::Pull { marks, collecting } => self.on_pull(cx, from, &marks, collecting),
             Message::Pulled { records, committed } => self.on_pulled(cx, from, &records, &committed),
             Message::LockRequest { op, change } => self.on_lock_request(cx, from, op, change),
             Message::Replace { op, token, kept, lost } => self.on_replace(cx, from, op, token, &kept, &lost),

@@ -62,6 +62,8 @@ pub enum Message {
         records: Vec<Arc<Record>>,
         /// How many records of its epoch are committed.
         committed: u64,
+        /// There are more, which wait for the acknowledgement of these.
+        more: bool,
     },
     /// Cumulative acknowledgement of an epoch's records.
     Ack {
@@ -90,8 +92,8 @@ pub enum Message {
     Pull {
         /// What the asker has.
         marks: Marks,
-        /// True from a winner that collects: it gets uncommitted ones, too.
-        all: bool,
+        /// The epoch that a winner collects for: who promised to it hands over uncommitted records, too.
+        collecting: Option<Epoch>,
     },
     /// The answer to a Pull.
     Pulled {

@@ -6,6 +6,7 @@ mod collect;
 mod collector;
 mod decide;
 mod election;
+mod frame;
 mod front;
 mod grant;
 mod heartbeat;

@@ -1,7 +1,9 @@
 //! Who is alive: heartbeats echoed both ways, and what each peer last said of itself (Chandra and Toueg's eventually
 //! perfect detector, by timeouts).
 
+use super::election::FAR_BEHIND;
 use super::io::Liveness;
+use super::marks::Marks;
 use super::message::{DiskReport, Info, RoleName};
 use super::types::{Micros, NodeId, PeerInfo};
 use std::collections::BTreeMap;
@@ -105,9 +107,12 @@ impl Peers {
         self.all.get(&node).is_none_or(|p| now.saturating_sub(p.echoed.min(p.heard)) > self.down)
     }
 
-    /// How many peers are not Down.
-    pub(super) fn not_down(&self, now: Micros) -> usize {
-        self.all.keys().filter(|id| !self.is_down(**id, now)).count()
+    /// How many peers are, or may soon be again, members: not Down, and not linked with a disk that hangs or a log that
+    /// lacks too much of `logged`.
+    pub(super) fn expected(&self, now: Micros, logged: &Marks) -> usize {
+        let fit = |i: &Info| i.disk.healthy && i.marks.lacks(logged) <= FAR_BEHIND;
+        let counts = |(id, p): &(&NodeId, &Peer)| !self.is_down(**id, now) && p.said.as_ref().is_none_or(fit);
+        self.all.iter().filter(counts).count()
     }
 
     pub(super) fn said(&self, node: NodeId) -> Option<&Info> {

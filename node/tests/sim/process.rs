@@ -180,6 +180,8 @@ impl World {
         let (boot, batch) = (p.boot, p.disk.submitted());
         let scale = self.plan.disk_scale;
         let takes = match self.rng.below(100) {
+            // Longer than the node stays healthy with.
+            0..=9 if slow => self.rng.range(2500, 5000) * MS,
             _ if slow => self.rng.range(200, 2600) * MS,
             0..=89 => self.rng.range(200, 2500) * scale,
             90..=97 => self.rng.range(4, 30) * MS,

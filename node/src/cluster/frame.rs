@@ -1,0 +1,87 @@
+//! How many records fit into one message: bounded in count and in bytes, well below the limit of a frame on the wire.
+
+use super::record::{Body, Record, Version};
+use std::sync::Arc;
+
+/// Encoded bytes of records in one message. The wire refuses frames of 16 MiB.
+const BYTES: usize = 4 << 20;
+
+/// As many of `records` as fit, at least one, and whether some were left.
+pub(super) fn fill<'a>(records: impl Iterator<Item = &'a Arc<Record>>, limit: usize) -> (Vec<Arc<Record>>, bool) {
+    let (mut taken, mut bytes) = (vec![], 0);
+    for record in records {
+        bytes += weight(record);
+        if taken.len() == limit || (bytes > BYTES && !taken.is_empty()) {
+            return (taken, true);
+        }
+        taken.push(record.clone());
+    }
+    (taken, false)
+}
+
+/// No fewer bytes than the record takes as JSON.
+fn weight(record: &Record) -> usize {
+    let ids = |n: usize| n * 40;
+    let positions = |n: usize| n * 80;
+    let body = match &record.body {
+        Body::Cover(cover) => positions(cover.marks.iter().count() + cover.voids.len()) + ids(cover.members.len()),
+        Body::Write(write) => write
+            .effects
+            .iter()
+            .map(|effect| {
+                let file = if let Version::File(file) = &effect.what { Some(file) } else { None };
+                let what = file.map_or(0, |f| f.extents.len() * 400 + ids(f.replicas.len()) + 200);
+                // A control character takes six bytes in JSON.
+                effect.path.as_str().len() * 6 + positions(effect.over.len()) + what + 100
+            })
+            .sum(),
+    };
+    body + ids(record.durability.len()) + 300
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Cover, Effect, Epoch, Hlc, Marks, NodeId, OpId, Position, Write};
+    use crate::path::FtpPath;
+
+    fn record(body: Body) -> Arc<Record> {
+        let position = Position { epoch: Epoch(u64::MAX, u64::MAX), seq: u64::MAX };
+        Arc::new(Record { position, hlc: Hlc(u64::MAX), durability: vec![NodeId(u128::MAX); 5], body })
+    }
+    fn cover(epochs: u64) -> Arc<Record> {
+        let marks = Marks::from((0..epochs).map(|n| (Epoch(u64::MAX - n, u64::MAX), u64::MAX)).collect::<Vec<_>>());
+        record(Body::Cover(Cover { marks, voids: vec![], members: vec![NodeId(u128::MAX); 5] }))
+    }
+    fn delete(name: &str) -> Arc<Record> {
+        let path = FtpPath::root().resolve(name).unwrap();
+        let over = vec![Position { epoch: Epoch(u64::MAX, u64::MAX), seq: u64::MAX }];
+        let effects = vec![Effect { path, over, what: Version::Deleted }];
+        record(Body::Write(Write { op: OpId(u128::MAX), blob: None, effects }))
+    }
+
+    #[test]
+    fn a_record_weighs_no_less_than_its_json() {
+        let control = vec!["\u{1}".repeat(255); 15].join("/");
+        for record in [cover(1000), delete("/x"), delete(&control)] {
+            assert!(weight(&record) >= serde_json::to_string(&*record).unwrap().len());
+        }
+    }
+
+    #[test]
+    fn frames_are_bounded_in_count_and_bytes() {
+        let small = vec![delete("/x"); 600];
+        assert!(matches!(fill(small.iter(), 512), (taken, true) if taken.len() == 512));
+        assert!(matches!(fill(small[..512].iter(), 512), (taken, false) if taken.len() == 512));
+        let large = vec![cover(1000); 512];
+        let (taken, more) = fill(large.iter(), 512);
+        assert!(more && !taken.is_empty());
+        assert!(serde_json::to_string(&taken).unwrap().len() < 8 << 20);
+    }
+
+    #[test]
+    fn a_record_that_fills_a_frame_alone_still_goes() {
+        let huge = [cover(100_000), delete("/x")];
+        assert!(matches!(fill(huge.iter(), 512), (taken, true) if taken.len() == 1));
+    }
+}
