@@ -9,12 +9,12 @@
 //! ```
 //!
 //! The file is read again when it changed; one that cannot be read leaves the users as they were. Unknown names cost as
-//! much time as wrong passwords. A login that succeeded is remembered, as a keyed hash that dies with the process, so
+//! much time as a wrong password of the user whose hash costs most. A login that succeeded is remembered, as a keyed hash that dies with the process, so
 //! that eight parallel sessions pay for one Argon2. Passwords are neither kept nor logged.
 
 use crate::path::{FtpPath, PathError};
-use argon2::Argon2;
 use argon2::password_hash::{self, PasswordHash, PasswordVerifier};
+use argon2::{Argon2, Params};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -91,6 +91,8 @@ pub(crate) struct Account {
 #[derive(Debug, Clone, Default)]
 struct State {
     accounts: BTreeMap<String, (Account, Arc<str>)>,
+    /// The hash that costs most: unknown names pay for it.
+    dearest: Option<Arc<str>>,
     remembered: BTreeSet<[u8; 32]>,
     /// Of the file that was read.
     version: Option<(SystemTime, u64)>,
@@ -122,7 +124,7 @@ impl Users {
     }
     /// From the text of a users file that never changes.
     pub fn parse(text: &str) -> Result<Self, UsersError> {
-        Self::with(None, State { accounts: parse(text)?, ..State::default() })
+        Self::with(None, parse(text)?)
     }
     fn with(file: Option<PathBuf>, state: State) -> Result<Self, UsersError> {
         let mut key = [0; 32];
@@ -156,13 +158,14 @@ impl Users {
         state.remembered.contains(&self.digest(name, password, hash)).then(|| account.clone())
     }
 
-    /// Runs Argon2, for an unknown name too: over somebody's hash, so that it takes as long.
+    /// Runs Argon2, for an unknown name too: over the dearest hash there is, so that the answer never comes sooner than for
+    /// a name that is known.
     fn pay(&self, name: &str, password: &str) -> Option<Account> {
         let (known, hash) = {
             let state = self.state.lock().expect("no panic while held");
             let known = state.accounts.get(name).cloned();
-            let any = known.as_ref().or_else(|| state.accounts.values().next()).map(|(_, hash)| hash.clone());
-            (known, any?)
+            let hash = known.as_ref().map(|(_, hash)| hash.clone()).or_else(|| state.dearest.clone());
+            (known, hash?)
         };
         let parsed = PasswordHash::new(&hash).ok()?;
         let right = Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok();
@@ -215,11 +218,11 @@ fn read(path: &Path) -> Result<State, UsersError> {
     }
     let version = Some((metadata.modified().map_err(io)?, metadata.len()));
     let text = std::fs::read_to_string(path).map_err(io)?;
-    Ok(State { accounts: parse(&text)?, version, ..State::default() })
+    Ok(State { version, ..parse(&text)? })
 }
 
-fn parse(text: &str) -> Result<BTreeMap<String, (Account, Arc<str>)>, UsersError> {
-    let mut accounts = BTreeMap::new();
+fn parse(text: &str) -> Result<State, UsersError> {
+    let (mut accounts, mut dearest) = (BTreeMap::new(), None);
     for user in toml::from_str::<FileText>(text)?.user {
         let name = user.name;
         let hash_error = |error| UsersError::Hash { name: name.clone(), error };
@@ -227,23 +230,31 @@ fn parse(text: &str) -> Result<BTreeMap<String, (Account, Arc<str>)>, UsersError
         if parsed.algorithm.as_str() != "argon2id" || parsed.hash.is_none() {
             return Err(hash_error(password_hash::Error::Algorithm));
         }
+        let params = Params::try_from(&parsed).map_err(hash_error)?;
+        // Memory times passes: what Argon2 works through.
+        let cost = u64::from(params.m_cost()) * u64::from(params.t_cost());
+        let hash: Arc<str> = user.password.as_str().into();
+        if dearest.as_ref().is_none_or(|(most, _)| cost > *most) {
+            dearest = Some((cost, hash.clone()));
+        }
         let home = FtpPath::root()
             .resolve(user.home.as_deref().unwrap_or("/"))
             .map_err(|error| UsersError::Home { name: name.clone(), error })?;
         let account = Account { name: name.clone(), home, read_only: user.read_only };
         let typeable = !name.is_empty() && !name.contains(char::is_control);
-        if !typeable || accounts.insert(name.clone(), (account, user.password.as_str().into())).is_some() {
+        if !typeable || accounts.insert(name.clone(), (account, hash)).is_some() {
             return Err(UsersError::Name(name));
         }
     }
-    Ok(accounts)
+    let dearest = dearest.map(|(_, hash)| hash);
+    Ok(State { accounts, dearest, ..State::default() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use argon2::password_hash::{PasswordHasher, SaltString};
-    use argon2::{Algorithm, Params, Version};
+    use argon2::{Algorithm, Version};
 
     fn hash(password: &str) -> String {
         let cheap = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(16, 1, 1, None).unwrap());
@@ -284,6 +295,17 @@ mod tests {
         assert!(users.verify("ana", "uno-dos").await.is_some());
         std::fs::write(file.path(), "nonsense").unwrap();
         assert!(users.verify("ana", "uno-dos").await.is_some());
+    }
+
+    #[test]
+    fn unknown_names_pay_for_the_dearest_hash() {
+        let dear = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 2, 1, None).unwrap());
+        let salt = SaltString::encode_b64(b"saltsalt").unwrap();
+        let dear = dear.hash_password(b"x", &salt).unwrap().to_string();
+        let eva = format!("[[user]]\nname = \"eva\"\npassword = \"{dear}\"\n");
+        let users = Users::parse(&[text("ana", "x", ""), eva, text("leo", "x", "")].concat()).unwrap();
+        assert_eq!(users.state.lock().unwrap().dearest.as_deref(), Some(dear.as_str()));
+        assert!(users.pay("nobody", "x").is_none(), "even with the password of that hash");
     }
 
     #[test]
