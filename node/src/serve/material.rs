@@ -5,15 +5,22 @@ use super::ServeError;
 use crate::config::{Settings, Unfit};
 use crate::ftp::{FtpConfig, FtpTls, Users};
 use crate::peer::{PeerTls, Pem};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What was read.
-#[derive(Debug)]
 pub(super) struct Material {
     pub(super) peer: PeerTls,
     pub(super) ftp: FtpConfig,
+}
+
+/// Nothing of keys and hashes.
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material").finish_non_exhaustive()
+    }
 }
 
 impl Material {
