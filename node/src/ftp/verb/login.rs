@@ -94,11 +94,11 @@ async fn make_home(session: &Session) {
             path = next;
             if !files.is_directory(&path) {
                 let made = files.change(Change::MakeDirectory { path: path.clone() }).await;
-                tracing::info!(%path, ?made, "made a home directory");
+                tracing::info!(?path, ?made, "made a home directory");
             }
         }
     };
     if timeout(HOME, make).await.is_err() {
-        tracing::warn!(home = %account.home, "the home directory could not be made in time");
+        tracing::warn!(home = ?account.home, "the home directory could not be made in time");
     }
 }

@@ -72,6 +72,6 @@ impl Transfer {
         };
         let (verb, user, path, peer) = (self.verb, session.user(), &self.path, session.peer);
         let (bytes, ms) = (self.progress.bytes(), self.begun.elapsed().as_millis());
-        tracing::info!(target: "transfer", verb, user, %path, %peer, bytes, code, text, ms, "transfer");
+        tracing::info!(target: "transfer", verb, user, ?path, %peer, bytes, code, text, ms, "transfer");
     }
 }
