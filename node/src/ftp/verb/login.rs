@@ -40,13 +40,13 @@ pub(super) async fn pass(session: &mut Session, password: &Secret) -> Result<Rep
     }
     let users = session.shared.config.users.clone();
     if let Some(account) = users.verify(&name, &password.0).await {
-        session.shared.attempts.succeeded(session.peer);
+        session.shared.attempts.succeeded(session.peer, &name);
         tracing::info!(user = name, tls = session.control.is_secure(), "login");
         session.login = Login::In(account);
         make_home(session).await;
         return Ok(Reply::new(230, "Logged in."));
     }
-    let delay = session.shared.attempts.failed(Instant::now(), session.peer);
+    let delay = session.shared.attempts.failed(Instant::now(), session.peer, &name);
     // The address is in the span: this is the line that a log watcher counts.
     tracing::warn!(user = name, peer = %session.peer, "login failed");
     sleep(delay).await;
