@@ -4,6 +4,9 @@
 use super::Settings;
 use std::path::PathBuf;
 
+/// Ten years, in seconds: any time from now until then can be written in microseconds.
+const LONGEST_S: u64 = 10 * 365 * 24 * 3600;
+
 /// Why a node is not started. Each says what to do; nothing was opened.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
@@ -41,6 +44,16 @@ pub enum Unfit {
         smaller: &'static str,
         /// The other.
         greater: &'static str,
+    },
+    /// A time that nobody waits for, and that clocks cannot add.
+    #[error("{name} is {value}, more than ten years: set {most} or less")]
+    TooLong {
+        /// Which setting.
+        name: &'static str,
+        /// What it is set to.
+        value: u64,
+        /// The most it may be, in its own unit.
+        most: u64,
     },
     /// Zero makes no sense.
     #[error("{0} must not be 0")]
@@ -111,27 +124,54 @@ impl Settings {
                 return Err(Unfit::Order { smaller, greater });
             }
         }
-        let positive = [
+        self.check_sizes()?;
+        if (1..=3).contains(&core.min_copies) { Ok(()) } else { Err(Unfit::MinCopies(core.min_copies)) }
+    }
+    /// No time too long, and nothing 0 that must not be.
+    fn check_sizes(&self) -> Result<(), Unfit> {
+        let (core, ftp) = (&self.core, &self.ftp);
+        let waits_ms = [
             ("core.heartbeat_ms", core.heartbeat_ms),
+            ("core.suspect_ms", core.suspect_ms),
+            ("core.down_ms", core.down_ms),
             ("core.answer_ms", core.answer_ms),
             ("core.rpc_ms", core.rpc_ms),
             ("core.collect_ms", core.collect_ms),
+            ("core.lock_lease_ms", core.lock_lease_ms),
             ("core.lock_wait_ms", core.lock_wait_ms),
-            ("core.max_waiters", core.max_waiters),
+        ];
+        let waits_s = [
             ("core.outcome_retention_s", core.outcome_retention_s),
             ("core.max_upload_s", core.max_upload_s),
             ("core.stall_window_s", core.stall_window_s),
-            ("ftp.max_sessions", self.ftp.max_sessions),
-            ("ftp.max_sessions_per_address", self.ftp.max_sessions_per_address),
-            ("ftp.login_timeout_s", self.ftp.login_timeout_s),
-            ("ftp.idle_timeout_s", self.ftp.idle_timeout_s),
-            ("ftp.accept_timeout_s", self.ftp.accept_timeout_s),
-            ("ftp.stall_timeout_s", self.ftp.stall_timeout_s),
+            ("ftp.login_timeout_s", ftp.login_timeout_s),
+            ("ftp.idle_timeout_s", ftp.idle_timeout_s),
+            ("ftp.accept_timeout_s", ftp.accept_timeout_s),
+            ("ftp.stall_timeout_s", ftp.stall_timeout_s),
         ];
-        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        // These may be 0: then nothing is kept, waited for or banned.
+        let graces_s = [
+            ("node.drain_s", self.node.drain_s),
+            ("core.staged_grace_s", core.staged_grace_s),
+            ("core.replaced_grace_s", core.replaced_grace_s),
+            ("ftp.ban_s", ftp.ban_s),
+        ];
+        let counts = [
+            ("core.max_waiters", core.max_waiters),
+            ("ftp.max_sessions", ftp.max_sessions),
+            ("ftp.max_sessions_per_address", ftp.max_sessions_per_address),
+            ("ftp.max_failed_logins", ftp.max_failed_logins.into()),
+        ];
+        if let Some((name, _)) = waits_ms.iter().chain(&waits_s).chain(&counts).find(|(_, value)| *value == 0) {
             return Err(Unfit::Zero(name));
         }
-        if (1..=3).contains(&core.min_copies) { Ok(()) } else { Err(Unfit::MinCopies(core.min_copies)) }
+        let seconds = waits_s.iter().chain(&graces_s).map(|wait| (wait, LONGEST_S));
+        for (&(name, value), most) in waits_ms.iter().map(|wait| (wait, LONGEST_S * 1000)).chain(seconds) {
+            if value > most {
+                return Err(Unfit::TooLong { name, value, most });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -167,6 +207,10 @@ mod tests {
         assert!(refusal(|s| s.core.suspect_ms = 250).contains("raise core.suspect_ms"));
         assert!(refusal(|s| s.core.min_copies = 0).contains("set 1, 2 or 3"));
         assert!(refusal(|s| s.ftp.idle_timeout_s = 0).contains("ftp.idle_timeout_s"));
+        assert!(refusal(|s| s.ftp.max_failed_logins = 0).contains("ftp.max_failed_logins"));
+        assert!(refusal(|s| s.ftp.idle_timeout_s = u64::MAX).contains("set 315360000 or less"));
+        assert!(refusal(|s| s.core.lock_wait_ms = u64::MAX).contains("core.lock_wait_ms"));
+        assert!(refusal(|s| s.node.drain_s = LONGEST_S + 1).contains("node.drain_s"));
         assert!(refusal(|s| s.node.cluster = "a.b".into()).contains("\"a.b\""));
     }
 }
