@@ -41,6 +41,17 @@ pub enum PkiError {
         /// Why.
         error: io::Error,
     },
+    /// A new authority would part the cluster from all it has issued.
+    #[error(
+        "{certificate} is there and its key {key} is not: put the key back, or remove all certificates in that directory \
+         to begin anew"
+    )]
+    KeyMissing {
+        /// Of the authority.
+        certificate: PathBuf,
+        /// Where its key should be.
+        key: PathBuf,
+    },
     /// A certificate could not be made, or the authority's files are damaged.
     #[error("certificate {path}: {error}")]
     Certificate {
@@ -52,10 +63,13 @@ pub enum PkiError {
 }
 
 impl Authority {
-    /// Takes the authority in `dir` (`ca.pem`, `ca.key`), or makes one there for `cluster`.
+    /// Takes the authority in `dir` (`ca.pem`, `ca.key`), or makes one there for `cluster`. Never replaces a certificate.
     pub fn open(dir: &Path, cluster: &str) -> Result<Self, PkiError> {
         fs::create_dir_all(dir).map_err(|error| PkiError::Io { path: dir.to_owned(), error })?;
         let files = Issued { certificate: dir.join("ca.pem"), key: dir.join("ca.key") };
+        if files.certificate.exists() && !files.key.exists() {
+            return Err(PkiError::KeyMissing { certificate: files.certificate, key: files.key });
+        }
         let wrong = |error| PkiError::Certificate { path: files.certificate.clone(), error };
         let mut params = named(&format!("{cluster} cluster authority"), vec![]).map_err(wrong)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -176,6 +190,17 @@ mod tests {
         let connect = async { one.connect(tokio::net::TcpStream::connect(address).await.unwrap()).await };
         let (accepted, connected) = tokio::join!(accept, connect);
         assert!(accepted.unwrap().key.is_some() && connected.unwrap().key.is_some());
+    }
+
+    #[test]
+    fn an_authority_without_its_key_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificate = Authority::open(dir.path(), "demo").unwrap().certificate();
+        let before = fs::read(&certificate).unwrap();
+        fs::remove_file(dir.path().join("ca.key")).unwrap();
+        let refusal = Authority::open(dir.path(), "demo").unwrap_err();
+        assert!(matches!(refusal, PkiError::KeyMissing { .. }) && refusal.to_string().contains("ca.key"));
+        assert_eq!(fs::read(&certificate).unwrap(), before);
     }
 
     #[test]
