@@ -2,26 +2,24 @@
 //! a wrong wall clock is passed on as it is.
 
 use crate::cluster::{Micros, Now};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// Where the monotonic clock starts, so that "long ago" can be written: two hours.
 const MONO_START: Duration = Duration::from_secs(2 * 3600);
 
-/// Both clocks of this process. Clones share the wall offset.
+/// Both clocks of this process.
 #[derive(Debug, Clone)]
 pub struct Clock {
     origin: Instant,
-    wall_offset_ms: Arc<AtomicI64>,
+    wall_offset_ms: i64,
 }
 
 impl Clock {
     /// Starts the monotonic clock. `wall_offset_ms` shifts the wall clock (setting `clock_offset_ms`, for tests of clock
     /// skew; 0 in production).
     pub fn new(wall_offset_ms: i64) -> Self {
-        Self { origin: Instant::now(), wall_offset_ms: Arc::new(AtomicI64::new(wall_offset_ms)) }
+        Self { origin: Instant::now(), wall_offset_ms }
     }
     /// Both clocks, now.
     pub fn now(&self) -> Now {
@@ -34,11 +32,7 @@ impl Clock {
     /// Microseconds since the Unix epoch, with the offset; 0 when that would lie before it.
     pub fn wall(&self) -> Micros {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros);
-        wall.saturating_add_signed(self.wall_offset_ms.load(Ordering::Relaxed).saturating_mul(1000))
-    }
-    /// Shifts the wall clock from now on, in milliseconds.
-    pub fn set_wall_offset_ms(&self, offset: i64) {
-        self.wall_offset_ms.store(offset, Ordering::Relaxed);
+        wall.saturating_add_signed(self.wall_offset_ms.saturating_mul(1000))
     }
 }
 
@@ -66,7 +60,6 @@ mod tests {
         let earlier = right.wall();
         let shift = ahead.wall() - earlier;
         assert!((3_600_000_000..3_610_000_000).contains(&shift), "{shift}");
-        ahead.set_wall_offset_ms(i64::MIN);
-        assert_eq!(ahead.wall(), 0);
+        assert_eq!(Clock::new(i64::MIN).wall(), 0);
     }
 }
