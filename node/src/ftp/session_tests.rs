@@ -24,6 +24,9 @@ async fn nothing_works_in_clear_text_where_tls_is_required() {
     client.expect("PROT C", 534).await;
     client.expect("PROT P", 200).await;
     client.expect("EPSV", 229).await;
+    // It would have to end TLS.
+    client.expect("REIN", 502).await;
+    client.expect("PWD", 257).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! An unknown user and a wrong password are answered alike, after the same time. Passwords never reach a log.
 
 use crate::cluster::Change;
-use crate::ftp::command::{Level, Secret};
+use crate::ftp::command::Secret;
 use crate::ftp::connection::Gone;
 use crate::ftp::control::Stop;
 use crate::ftp::reply::Reply;
@@ -62,10 +62,12 @@ async fn refuse(session: &mut Session) -> Result<Reply, Stop> {
     Err(Gone::Refused("too many failed logins").into())
 }
 
+/// Under TLS it would have to end TLS as well and go on in clear (RFC 4217, section 11): a new connection does better.
 pub(super) fn rein(session: &mut Session) -> Result<Reply, Stop> {
+    if session.control.is_secure() {
+        return Err(Reply::new(502, "REIN is not done under TLS, say USER or connect again.").into());
+    }
     forget(session);
-    session.level = Level::Clear;
-    session.sized = false;
     Ok(Reply::new(220, "Ready for a new user."))
 }
 
