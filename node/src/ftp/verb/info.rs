@@ -1,5 +1,5 @@
-//! FEAT (RFC 2389), HELP, STAT without a path, SITE HELP (RFC 959, section 4.1.3). FEAT tells the truth: what is listed
-//! works, in full.
+//! FEAT (RFC 2389), HELP, STAT without a path, SITE HELP (RFC 959, section 4.1.3). What FEAT
+//! lists works, save one thing that it has no word for: REST goes with RETR, and before STOR it is refused (504).
 
 use crate::ftp::command::Level;
 use crate::ftp::reply::Reply;
