@@ -6,6 +6,7 @@ use crate::config::{Settings, Unfit};
 use crate::ftp::{FtpConfig, FtpTls, Users};
 use crate::peer::{PeerTls, Pem};
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,7 @@ fn peer_tls(settings: &Settings) -> Result<PeerTls, ServeError> {
     };
     let ca = read(&files.ca, "peer.ca")?;
     let certificate = read(&files.certificate, "peer.certificate")?;
-    let key = read(&files.key, "peer.key")?;
+    let key = read_secret(&files.key, "peer.key")?;
     PeerTls::new(&settings.node.cluster, Pem { ca: &ca, certificate: &certificate, key: &key })
         .map_err(|error| ServeError::Settings(error.to_string()))
 }
@@ -47,13 +48,14 @@ fn ftp_config(settings: &Settings) -> Result<FtpConfig, ServeError> {
     let wrong = |sentence: String| ServeError::Settings(sentence);
     let ftp = &settings.ftp;
     let users = ftp.users.as_ref().ok_or_else(|| wrong(Unfit::Users.to_string()))?;
+    warn_if_open(users, "ftp.users");
     let users = Arc::new(Users::load(users).map_err(|error| wrong(error.to_string()))?);
     if users.count() == 0 {
         tracing::warn!("the users file names nobody: no client can log in");
     }
     let tls = match settings.ftp_files().map_err(|unfit| wrong(unfit.to_string()))? {
         Some((certificate, key)) => {
-            let (certificate, key) = (read(&certificate, "ftp.tls_certificate")?, read(&key, "ftp.tls_key")?);
+            let (certificate, key) = (read(&certificate, "ftp.tls_certificate")?, read_secret(&key, "ftp.tls_key")?);
             Some(FtpTls::new(&certificate, &key).map_err(|error| wrong(error.to_string()))?)
         }
         None => None,
@@ -80,4 +82,39 @@ fn ftp_config(settings: &Settings) -> Result<FtpConfig, ServeError> {
 fn read(path: &Path, setting: &str) -> Result<Vec<u8>, ServeError> {
     std::fs::read(path)
         .map_err(|error| ServeError::Settings(format!("{setting}: cannot read {}: {error}", path.display())))
+}
+
+/// The same, with a warning when it is no secret to others.
+fn read_secret(path: &Path, setting: &str) -> Result<Vec<u8>, ServeError> {
+    warn_if_open(path, setting);
+    read(path, setting)
+}
+
+/// Warns only: how secrets are mounted is the operator's business, and a node that does not start helps nobody.
+fn warn_if_open(path: &Path, setting: &str) {
+    if is_open(path) {
+        tracing::warn!(?path, setting, "other users of this machine can read or change this file: take that from them");
+    }
+}
+
+/// Whether users who are neither its owner nor of its group can read or change a file. One that is not there is not open:
+/// reading it tells.
+fn is_open(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o006 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+
+    #[test]
+    fn a_file_that_others_can_read_or_change_is_open() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            std::fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open(file.path()), open, "{mode:o}");
+        }
+        assert!(!is_open(Path::new("/nowhere/key")));
+    }
 }
