@@ -35,6 +35,9 @@ pub enum OpenError {
         /// How.
         reason: String,
     },
+    /// Something else lives there: it would be closed to its users.
+    #[error("{0} holds files that are not a node's; choose an empty directory, or one that a node has used")]
+    Foreign(PathBuf),
     /// No node has ever used it.
     #[error("{0} is not the data directory of a node")]
     NotADataDirectory(PathBuf),

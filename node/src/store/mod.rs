@@ -86,6 +86,7 @@ impl Store {
 
     fn open_with(dir: &Path, persisted: mpsc::Sender<u64>, reserve: u64) -> Result<Arc<Self>, OpenError> {
         private::make(dir)?;
+        private::refuse_foreign(dir)?;
         let lock = DirectoryLock::take(dir)?;
         // Only now is it known to be nobody else's.
         if private::tighten(dir)? {

@@ -34,6 +34,25 @@ pub(super) fn tighten(dir: &Path) -> Result<bool, OpenError> {
     Ok(true)
 }
 
+/// What may be in a directory that no node has used yet: the traces of a first start that was cut short, and of mounting.
+const FAMILIAR: [&str; 8] =
+    ["lock", "database", "blobs", "staging", "control.sock", "endpoints.json", "identity.json", "lost+found"];
+
+/// Refuses a directory that is somebody else's, before anything in it or about it is changed.
+pub(super) fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
+    if dir.join("identity.json").exists() {
+        return Ok(());
+    }
+    for entry in dir.read_dir().map_err(OpenError::io("look into", dir))? {
+        let name = entry.map_err(OpenError::io("look into", dir))?.file_name();
+        let familiar = name.to_str().is_some_and(|n| FAMILIAR.iter().any(|f| n.starts_with(f)));
+        if !familiar {
+            return Err(OpenError::Foreign(dir.to_owned()));
+        }
+    }
+    Ok(())
+}
+
 /// Both.
 pub(super) fn directory(dir: &Path) -> Result<(), OpenError> {
     make(dir)?;
@@ -49,6 +68,18 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(dir.path().join("letter"), "dear").unwrap();
+        let (persisted, _reports) = tokio::sync::mpsc::channel(1);
+        let refused = Store::open(dir.path(), persisted);
+        assert!(matches!(refused, Err(OpenError::Foreign(_))));
+        assert_eq!(mode(dir.path()), 0o755);
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
     }
 
     #[test]
