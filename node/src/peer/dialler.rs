@@ -26,17 +26,29 @@ const DISCOVER: Duration = Duration::from_secs(2);
 /// Addresses that are called.
 const TARGETS: usize = 1024;
 
+/// By whose word an address is called. The later ones outweigh the earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    /// Only discovery has ever named it.
+    Discovery,
+    /// A peer named it as somebody's, or somebody's it was.
+    Hearsay,
+    /// `node` is remembered to live there, from before this process.
+    Memory,
+    /// `node` lives there: its latest Hello says so.
+    Hello,
+}
+
 /// An address.
 #[derive(Debug)]
 struct Target {
-    /// Who answered there last, or is remembered to.
+    /// Who answered there last, says to live there or is remembered to.
     node: Option<NodeId>,
+    word: Word,
     /// When to call next; `None` while a call or a link runs.
     due: Option<Instant>,
     /// Whether the last call failed, and was logged.
     failing: bool,
-    /// Whether only discovery has ever named it.
-    discovered: bool,
 }
 
 /// A peer that called this node.
@@ -90,7 +102,7 @@ impl<D: Discovery> Dialler<D> {
             stop,
         };
         for info in met {
-            dialler.learn(info.rank.address, Some(info.node), false);
+            dialler.learn(info.rank.address, Some(info.node), Word::Memory);
         }
         dialler
     }
@@ -117,19 +129,23 @@ impl<D: Discovery> Dialler<D> {
     }
 
     fn meet(&mut self, info: &PeerInfo, peers: Vec<SocketAddr>) {
-        self.learn(info.rank.address, Some(info.node), false);
-        peers.into_iter().for_each(|address| self.learn(address, None, false));
+        for target in self.targets.values_mut().filter(|t| t.node == Some(info.node)) {
+            // It lives elsewhere now, or it is confirmed below.
+            target.word = target.word.min(Word::Hearsay);
+        }
+        self.learn(info.rank.address, Some(info.node), Word::Hello);
+        peers.into_iter().for_each(|address| self.learn(address, None, Word::Hearsay));
     }
-    fn learn(&mut self, address: SocketAddr, node: Option<NodeId>, discovered: bool) {
+    fn learn(&mut self, address: SocketAddr, node: Option<NodeId>, word: Word) {
         let me = &self.greeter.me().info;
-        if node == Some(me.node) || (!discovered && address == me.rank.address) {
+        if node == Some(me.node) || (word != Word::Discovery && address == me.rank.address) {
             return;
         }
         if let Some(target) = self.targets.get_mut(&address) {
-            target.node = target.node.or(node);
-            target.discovered &= discovered;
+            target.node = node.or(target.node);
+            target.word = target.word.max(word);
         } else if self.targets.len() < TARGETS {
-            self.targets.insert(address, Target { node, due: Some(Instant::now()), failing: false, discovered });
+            self.targets.insert(address, Target { node, word, due: Some(Instant::now()), failing: false });
         } else {
             tracing::debug!(%address, "too many addresses of peers, this one is not called");
         }
@@ -158,7 +174,7 @@ impl<D: Discovery> Dialler<D> {
         match did {
             Did::Discovered(addresses) => {
                 self.forget_strangers(&addresses);
-                addresses.into_iter().for_each(|address| self.learn(address, None, true));
+                addresses.into_iter().for_each(|address| self.learn(address, None, Word::Discovery));
                 let discovery = self.discovery.clone();
                 self.tasks.spawn(async move {
                     tokio::time::sleep(DISCOVER).await;
@@ -182,7 +198,7 @@ impl<D: Discovery> Dialler<D> {
     /// Drops addresses that discovery does not name any more and that never answered.
     fn forget_strangers(&mut self, named: &[SocketAddr]) {
         self.targets.retain(|address, target| {
-            !target.discovered || target.node.is_some() || target.due.is_none() || named.contains(address)
+            target.word > Word::Discovery || target.node.is_some() || target.due.is_none() || named.contains(address)
         });
     }
     fn due(&mut self, address: SocketAddr, at: Instant) {
@@ -204,6 +220,12 @@ impl<D: Discovery> Dialler<D> {
             self.due(address, Instant::now() + REDIAL);
             return Ok(());
         }
+        // Where it was before, somebody else may answer now.
+        for (other, target) in &mut self.targets {
+            if target.node == Some(node) && *other != address && *other != info.rank.address {
+                target.node = None;
+            }
+        }
         tracing::info!(peer = ?node, name = %info.name, %address, "link up");
         let (outgoing, queues) = queues(self.stop.child_token());
         let since = Instant::now();
@@ -218,6 +240,10 @@ impl<D: Discovery> Dialler<D> {
     ) -> Result<(), mpsc::error::SendError<LinkEvent>> {
         let own = error.is_own();
         self.due(address, since + if own { REDIAL_OWN } else { REDIAL });
+        // A Hello that came before this refusal says whether the node lives elsewhere by now.
+        while let Ok(Heard { info, peers }) = self.heard.try_recv() {
+            self.meet(&info, peers);
+        }
         let Some(target) = self.targets.get_mut(&address).filter(|_| !own) else { return Ok(()) };
         match error {
             // Nobody there: said once, until somebody was.
@@ -227,10 +253,15 @@ impl<D: Discovery> Dialler<D> {
         }
         target.failing = true;
         match target.node {
-            Some(node) if error.port_refused() && !self.linked.contains(&node) => {
+            // Taken as a proof that its process is gone, so only where it lives by its own, latest word.
+            Some(node) if error.port_refused() && target.word == Word::Hello && !self.linked.contains(&node) => {
                 self.events.send(LinkEvent::PortRefused(node)).await
             }
             _ => Ok(()),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dialler_tests.rs"]
+mod tests;

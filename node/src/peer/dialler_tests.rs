@@ -1,0 +1,51 @@
+//! What the dialler makes of addresses, without calling any.
+
+use super::super::testing::{Authority, boots, info};
+use super::super::{Identity, StaticSeeds};
+use super::*;
+
+struct Case {
+    dialler: Dialler<StaticSeeds>,
+    heard: mpsc::Sender<Heard>,
+    events: mpsc::Receiver<LinkEvent>,
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+impl Case {
+    fn new(met: &[PeerInfo]) -> Self {
+        let me = Identity { cluster: "test".into(), info: info(9, "127.0.0.1:9"), boot: boots(&[9]) };
+        let (events_in, events) = mpsc::channel(8);
+        let (heard, hearing) = mpsc::channel(8);
+        let greeter = Greeter::new(me, Authority::new().tls("test"));
+        let stop = CancellationToken::new();
+        let dialler = Dialler::new(greeter, StaticSeeds::new(vec![]), met, hearing, events_in, stop);
+        Self { dialler, heard, events }
+    }
+    /// A call of `address` found nothing there; returns whose death that proves.
+    async fn refused(&mut self, address: &str) -> Option<NodeId> {
+        let error = GreetError::Connect(std::io::ErrorKind::ConnectionRefused.into());
+        self.dialler.failed(at(address), &error, Instant::now()).await.unwrap();
+        match self.events.try_recv() {
+            Ok(LinkEvent::PortRefused(node)) => Some(node),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusal_proves_a_death_only_where_the_latest_hello_came_from() {
+    let mut case = Case::new(&[info(1, "127.0.0.1:1")]);
+    assert_eq!(case.refused("127.0.0.1:1").await, None, "it may have moved while this node was down");
+    case.dialler.meet(&info(1, "127.0.0.1:1"), vec![]);
+    assert_eq!(case.refused("127.0.0.1:1").await, Some(NodeId(1)));
+    // The Hello waits still when the refusal is looked at.
+    case.heard.send(Heard { info: info(1, "127.0.0.1:2"), peers: vec![] }).await.unwrap();
+    assert_eq!(case.refused("127.0.0.1:1").await, None, "it lives elsewhere");
+    assert_eq!(case.refused("127.0.0.1:2").await, Some(NodeId(1)));
+    case.dialler.meet(&info(2, "127.0.0.1:1"), vec![]);
+    assert_eq!(case.refused("127.0.0.1:1").await, Some(NodeId(2)), "the address has passed on");
+}
