@@ -23,7 +23,7 @@ const REDIAL_OWN: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 /// Between two questions to discovery.
 const DISCOVER: Duration = Duration::from_secs(2);
-/// Addresses that are called.
+/// Addresses that are called. Beyond, a new one takes the place of the one that has failed for longest.
 const TARGETS: usize = 1024;
 
 /// By whose word an address is called. The later ones outweigh the earlier ones.
@@ -47,8 +47,10 @@ struct Target {
     word: Word,
     /// When to call next; `None` while a call or a link runs.
     due: Option<Instant>,
-    /// Whether the last call failed, and was logged.
-    failing: bool,
+    /// Since when calls have failed, which was logged then.
+    failing: Option<Instant>,
+    /// Whether discovery names it now.
+    seed: bool,
 }
 
 /// A peer that called this node.
@@ -144,11 +146,19 @@ impl<D: Discovery> Dialler<D> {
         if let Some(target) = self.targets.get_mut(&address) {
             target.node = node.or(target.node);
             target.word = target.word.max(word);
-        } else if self.targets.len() < TARGETS {
-            self.targets.insert(address, Target { node, word, due: Some(Instant::now()), failing: false });
+        } else if self.targets.len() < TARGETS || self.evict() {
+            let (due, seed) = (Some(Instant::now()), word == Word::Discovery);
+            self.targets.insert(address, Target { node, word, due, failing: None, seed });
         } else {
             tracing::debug!(%address, "too many addresses of peers, this one is not called");
         }
+    }
+    /// Drops the address that has failed for longest, where nobody lives by his own word and that discovery does not
+    /// name; false when there is none.
+    fn evict(&mut self) -> bool {
+        let idle = self.targets.iter().filter(|(_, t)| t.word < Word::Memory && !t.seed);
+        let oldest = idle.filter_map(|(address, t)| Some((t.failing?, *address))).min();
+        oldest.is_some_and(|(_, address)| self.targets.remove(&address).is_some())
     }
     fn discover(&mut self) {
         let discovery = self.discovery.clone();
@@ -198,7 +208,8 @@ impl<D: Discovery> Dialler<D> {
     /// Drops addresses that discovery does not name any more and that never answered.
     fn forget_strangers(&mut self, named: &[SocketAddr]) {
         self.targets.retain(|address, target| {
-            target.word > Word::Discovery || target.node.is_some() || target.due.is_none() || named.contains(address)
+            target.seed = named.contains(address);
+            target.seed || target.word > Word::Discovery || target.node.is_some() || target.due.is_none()
         });
     }
     fn due(&mut self, address: SocketAddr, at: Instant) {
@@ -212,7 +223,7 @@ impl<D: Discovery> Dialler<D> {
         let node = info.node;
         if let Some(target) = self.targets.get_mut(&address) {
             target.node = Some(node);
-            target.failing = false;
+            target.failing = None;
         }
         self.meet(&info, peers);
         if !self.linked.insert(node) {
@@ -247,11 +258,11 @@ impl<D: Discovery> Dialler<D> {
         let Some(target) = self.targets.get_mut(&address).filter(|_| !own) else { return Ok(()) };
         match error {
             // Nobody there: said once, until somebody was.
-            GreetError::Connect(_) | GreetError::Timeout(_) if target.failing => {}
+            GreetError::Connect(_) | GreetError::Timeout(_) if target.failing.is_some() => {}
             GreetError::Connect(_) | GreetError::Timeout(_) => tracing::info!(%address, %error, "no peer there"),
             _ => self.greeter.log_refusal(address, Port::Rpc, error),
         }
-        target.failing = true;
+        target.failing = target.failing.or(Some(since));
         match target.node {
             // Taken as a proof that its process is gone, so only where it lives by its own, latest word.
             Some(node) if error.port_refused() && target.word == Word::Hello && !self.linked.contains(&node) => {

@@ -49,3 +49,31 @@ async fn refusal_proves_a_death_only_where_the_latest_hello_came_from() {
     case.dialler.meet(&info(2, "127.0.0.1:1"), vec![]);
     assert_eq!(case.refused("127.0.0.1:1").await, Some(NodeId(2)), "the address has passed on");
 }
+
+#[tokio::test]
+async fn full_table_gives_up_the_address_that_failed_for_longest_and_no_seed_or_home() {
+    let mut case = Case::new(&[info(1, "127.0.0.1:1")]);
+    case.dialler.learn(at("127.0.0.2:1"), None, Word::Discovery);
+    case.dialler.meet(&info(2, "127.0.0.2:2"), vec![]);
+    case.dialler.meet(&info(3, "127.0.0.2:3"), vec![]);
+    for port in 1..=u16::try_from(TARGETS).unwrap() {
+        case.dialler.learn(SocketAddr::from(([127, 0, 0, 3], port)), None, Word::Hearsay);
+    }
+    assert_eq!(case.dialler.targets.len(), TARGETS);
+    case.dialler.learn(at("127.0.0.9:1"), None, Word::Hearsay);
+    assert!(!case.dialler.targets.contains_key(&at("127.0.0.9:1")), "none has failed yet");
+
+    case.dialler.meet(&info(3, "127.0.0.3:5"), vec![]); // moved
+    for address in ["127.0.0.1:1", "127.0.0.2:1", "127.0.0.2:2", "127.0.0.3:7", "127.0.0.2:3"] {
+        case.refused(address).await;
+    }
+    case.refused("127.0.0.3:7").await; // fails again, and since then no longer than before
+    for (new, gone) in [("127.0.0.9:1", "127.0.0.3:7"), ("127.0.0.9:2", "127.0.0.2:3")] {
+        assert!(case.dialler.targets.contains_key(&at(gone)));
+        case.dialler.learn(at(new), None, Word::Hearsay);
+        assert!(case.dialler.targets.contains_key(&at(new)) && !case.dialler.targets.contains_key(&at(gone)));
+    }
+    case.dialler.learn(at("127.0.0.9:3"), None, Word::Hearsay);
+    assert!(!case.dialler.targets.contains_key(&at("127.0.0.9:3")), "no other may go");
+    assert_eq!(case.dialler.targets.len(), TARGETS);
+}
