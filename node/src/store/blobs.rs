@@ -149,7 +149,8 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
     entries.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>().map_err(OpenError::io("list", dir))
 }
 
-fn sync_directory(dir: &Path) -> io::Result<()> {
+/// Has the names in a directory on the disk.
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

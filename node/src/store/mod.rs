@@ -45,7 +45,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard};
-use tables::Tables;
+use tables::{Tables, Writes};
 use tokio::sync::{mpsc, oneshot};
 use writer::{Job, Writer};
 
@@ -78,8 +78,9 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens or creates the directory and takes its lock; fails at once with the holder's pid when it is held. Closes it to
-    /// other users of this machine. Clears half-written staging files. Starts the store thread, which reports every written batch number to `persisted` (the
-    /// greatest one, if several were written at once). Blocking.
+    /// other users of this machine. Clears half-written staging files, and syncs the database: all that is read from it is
+    /// on the disk. Starts the store thread, which reports every written batch number to `persisted` (the greatest one, if
+    /// several were written at once). Blocking.
     pub fn open(dir: &Path, persisted: mpsc::Sender<u64>) -> Result<Arc<Self>, OpenError> {
         Self::open_with(dir, persisted, RESERVE)
     }
@@ -96,9 +97,12 @@ impl Store {
         let identity = Identity::boot(dir, database.exists())?;
         private::directory(&database)?;
         let tables = Tables::open(&database)?;
+        // What a killed process wrote and did not sync is read like all else, and counts as durable from here on.
+        tables.commit(Writes::new(), true);
         let used = Arc::new(AtomicU64::new(0));
         let blobs = Arc::new(Blobs::at(dir, reserve, Arc::clone(&used)));
         blobs.prepare()?;
+        blobs::sync_directory(dir).map_err(OpenError::io("sync", dir))?;
         let inline: u64 = tables.sizes(Table::Inline).map(|framed| framed.saturating_sub(1)).sum();
         let files = blobs.census()?;
         let unreferenced = verify::unreferenced(&tables, &files);
