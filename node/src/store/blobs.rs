@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes written to a blob between two looks at the free space.
 const LOOK_EVERY: u64 = 4 << 20;
+/// Bytes written to a blob between two syncs: a large file's last one is then as short as any.
+const SYNC_EVERY: u64 = 64 << 20;
 
 /// The directories of blobs.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl Blobs {
         let path = self.staging.join(format!("{blob}.{attempt}"));
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = self.judged(opened).map_err(StoreError::io("create a staging file"))?;
-        Ok(BlobWriter { blobs: Arc::clone(self), blob, file, staged: path, written: 0, looked_at: 0 })
+        Ok(BlobWriter { blobs: Arc::clone(self), blob, file, staged: path, written: 0, looked_at: 0, synced_at: 0 })
     }
     /// Opens a finished blob; `None` when it is not here.
     pub(super) fn open(&self, blob: BlobId) -> Result<Option<File>, StoreError> {
@@ -163,10 +165,12 @@ pub struct BlobWriter {
     staged: PathBuf,
     written: u64,
     looked_at: u64,
+    synced_at: u64,
 }
 
 impl BlobWriter {
-    /// Appends. After an error only dropping it makes sense. Blocking.
+    /// Appends, and syncs every 64 MiB; an fsync that fails aborts the process, as in [`Self::finish`]. After an error
+    /// only dropping it makes sense. Blocking.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let more = bytes.len() as u64;
         if self.written + more - self.looked_at >= LOOK_EVERY {
@@ -176,13 +180,20 @@ impl BlobWriter {
         let written = self.file.write_all(bytes);
         self.blobs.judged(written).map_err(StoreError::io("write a blob"))?;
         self.written += more;
+        if self.written - self.synced_at >= SYNC_EVERY {
+            self.sync();
+        }
         Ok(())
+    }
+    fn sync(&mut self) {
+        self.file.sync_data().unwrap_or_else(|error| fatal("a blob cannot be synced", &error));
+        self.synced_at = self.written;
     }
 
     /// fsync, rename, fsync of the directory. An fsync that fails aborts the process: the pages it failed on are marked
     /// clean, and a second fsync would lie. A blob of the same name is replaced, its bytes are the same. Blocking.
-    pub fn finish(self) -> Result<(), StoreError> {
-        self.file.sync_data().unwrap_or_else(|error| fatal("a blob cannot be synced", &error));
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        self.sync();
         let path = self.blobs.path(self.blob);
         let replaced = path.metadata().map_or(0, |m| m.len());
         let renamed = std::fs::rename(&self.staged, &path);
@@ -233,6 +244,17 @@ mod tests {
         blobs.remove(blob(1)).unwrap();
         assert!(blobs.open(blob(1)).unwrap().is_none());
         assert_eq!(blobs.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_large_blob_is_synced_on_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = blobs(dir.path(), 0).create(blob(1)).unwrap();
+        let piece = vec![0; 16 << 20];
+        for (n, synced) in [(3, 0), (1, 64), (1, 64)] {
+            (0..n).for_each(|_| writer.write(&piece).unwrap());
+            assert_eq!(writer.synced_at, synced << 20);
+        }
     }
 
     #[test]
