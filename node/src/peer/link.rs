@@ -7,11 +7,12 @@ use super::greeter::Greeted;
 use super::tls::PeerStream;
 use crate::cluster::{Message, NodeId, PeerInfo};
 use serde::{Deserialize, Serialize};
+use std::fmt::{self, Write};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Messages that wait for one peer.
@@ -22,6 +23,8 @@ const HEARTBEATS: usize = 16;
 const WRITE_BATCH: usize = 256 << 10;
 /// A write that makes no progress for so long ends the link.
 const WRITE_STALL: Duration = Duration::from_secs(5);
+/// Between two log lines of one link about messages that could not be encoded.
+const COMPLAIN: Duration = Duration::from_secs(60);
 /// An idle link says that it lives.
 const PING: Duration = Duration::from_secs(2);
 /// A silent link is dead.
@@ -145,6 +148,7 @@ async fn write_all(writer: &mut WriteHalf<BufReader<PeerStream>>, queues: &mut Q
     let mut bytes = Vec::new();
     // At once, to show that this connection is the one in use.
     let mut first = Some(Packet::Ping);
+    let mut left_out = LeftOut::default();
     loop {
         let packet = if first.is_some() { first.take() } else { queues.next().await };
         let Some(packet) = packet else { return LinkEnd::Stopped };
@@ -154,7 +158,9 @@ async fn write_all(writer: &mut WriteHalf<BufReader<PeerStream>>, queues: &mut Q
         while let Some(packet) = next {
             // Only a bug makes a message that long: the link could not carry it the next time either.
             if let Err(error) = encode(&packet, &mut bytes) {
-                tracing::error!(%error, "message left out");
+                if let Some(count) = left_out.line(Instant::now()) {
+                    tracing::error!(message = kind(&packet), %error, count, "messages left out");
+                }
             }
             next = if bytes.len() < WRITE_BATCH { queues.try_next() } else { None };
         }
@@ -168,6 +174,45 @@ async fn write_all(writer: &mut WriteHalf<BufReader<PeerStream>>, queues: &mut Q
             Ok(Ok(())) => {}
         }
     }
+}
+
+/// Messages that could not be encoded, and are lost though their link lives on.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    count: u64,
+    said: Option<Instant>,
+}
+
+impl LeftOut {
+    /// Counts one. Whether to write a line about it: then the number lost since the last one.
+    pub(super) fn line(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
+        if self.said.is_some_and(|said| now.duration_since(said) < COMPLAIN) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
+/// What a packet is called, whatever its length.
+pub(super) fn kind(packet: &Packet) -> String {
+    /// Takes the first word of what is written, then no more.
+    struct FirstWord(String);
+    impl Write for FirstWord {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let word = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            self.0.push_str(word);
+            if word.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut name = FirstWord(String::new());
+    // It fails as soon as the word ends.
+    let _ = match packet {
+        Packet::Ping => write!(name, "{packet:?}"),
+        Packet::Message(message) => write!(name, "{message:?}"),
+    };
+    name.0
 }
 
 impl Queues {

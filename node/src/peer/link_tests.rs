@@ -1,6 +1,6 @@
 //! Links between a dialler and an acceptor, over real sockets on loopback.
 
-use super::link::{LinkEvent, Outgoing};
+use super::link::{LeftOut, LinkEvent, Outgoing, Packet, kind};
 use super::testing::{Authority, boots, info};
 use super::{Discovery, FRAME_MAX, Greeter, Identity, Port, StaticSeeds, acceptor, dialler, encode};
 use crate::cluster::{Epoch, Info, Message, NodeId};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The links of one node, without a driver.
@@ -211,8 +211,19 @@ async fn heartbeat_goes_first() {
     out.send(Message::Answer);
     out.send(Message::Heartbeat { sent: 1, echo: 0, info });
     let first = queues.next().await;
-    assert!(matches!(first, Some(super::link::Packet::Message(Message::Heartbeat { .. }))), "{first:?}");
-    assert_eq!(queues.next().await, Some(super::link::Packet::Message(Message::Answer)));
+    assert!(matches!(first, Some(Packet::Message(Message::Heartbeat { .. }))), "{first:?}");
+    assert_eq!(queues.next().await, Some(Packet::Message(Message::Answer)));
+}
+
+#[test]
+fn messages_left_out_are_counted_and_told_of_by_name_once_a_minute() {
+    let (mut left_out, now) = (LeftOut::default(), Instant::now());
+    let told = [0, 1, 59, 60, 61].map(|s| left_out.line(now + Duration::from_secs(s)));
+    assert_eq!(told, [Some(1), None, None, Some(3), None]);
+    for (message, name) in [(release(1), "Release"), (Message::Election, "Election")] {
+        assert_eq!(kind(&Packet::Message(message)), name);
+    }
+    assert_eq!(kind(&Packet::Ping), "Ping");
 }
 
 #[tokio::test]
@@ -222,7 +233,7 @@ async fn frame_over_the_limit_closes_the_connection() {
     let b = greeter(2, "127.0.0.1:1".parse().unwrap(), &ca);
     let mut greeted = b.dial(a.address, Port::Rpc).await.unwrap();
     let mut bytes = Vec::new();
-    encode(&super::link::Packet::Ping, &mut bytes).unwrap();
+    encode(&Packet::Ping, &mut bytes).unwrap();
     bytes.extend_from_slice(&(FRAME_MAX as u32 + 1).to_be_bytes());
     greeted.stream.write_all(&bytes).await.unwrap();
     greeted.stream.flush().await.unwrap();
