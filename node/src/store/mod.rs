@@ -179,10 +179,6 @@ impl Store {
     pub fn open_blob(&self, blob: BlobId) -> Result<Option<std::fs::File>, StoreError> {
         self.blobs.open(blob)
     }
-    /// Whether the blob is here, as a file or inline.
-    pub fn has_blob(&self, blob: BlobId) -> bool {
-        self.view.tables.size_of(Table::Inline, &keys::blob(blob)).is_some() || self.blobs.has(blob)
-    }
     /// Deletes blobs, inline or files; those that are not here count as deleted. Blocking.
     pub fn drop_blobs(&self, blobs: &[BlobId]) -> Result<(), StoreError> {
         let here = |key: &Slice| self.view.tables.size_of(Table::Inline, key).is_some();

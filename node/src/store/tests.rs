@@ -223,13 +223,17 @@ fn directories_come_and_go_with_what_is_below_them() {
     assert_eq!(node.store.next_child(&p("/a"), None), None);
 }
 
+fn has(store: &Store, n: u128) -> bool {
+    store.inline(blob(n)).is_some() || store.open_blob(blob(n)).unwrap().is_some()
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_bytes_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _persisted) = open(dir.path(), u64::MAX);
     assert!(matches!(store.put_inline(blob(1), Bytes::from_static(b"x")).await.unwrap(), Err(StoreError::Full)));
     assert!(matches!(store.create_blob(blob(1)), Err(StoreError::Full)));
-    assert!(!store.has_blob(blob(1)));
+    assert!(!has(&store, 1));
     assert_eq!(store.report().used, 0);
 }
 
@@ -245,9 +249,9 @@ async fn blobs_are_dropped_inline_or_files_and_counted() {
     writer.finish().unwrap();
     assert_eq!(store.report().used, 12);
     assert_eq!(store.inline(blob(3)).unwrap(), "");
-    assert!(store.has_blob(blob(1)) && store.has_blob(blob(2)) && store.has_blob(blob(3)));
+    assert!([1, 2, 3].iter().all(|n| has(store, *n)));
     store.drop_blobs(&[blob(1), blob(2), blob(3), blob(4)]).unwrap();
-    assert!(!store.has_blob(blob(1)) && !store.has_blob(blob(2)) && !store.has_blob(blob(3)));
+    assert!([1, 2, 3].iter().all(|n| !has(store, *n)));
     assert_eq!(store.report().used, 0);
     let large = Bytes::from(vec![0; 65537]);
     assert!(matches!(store.put_inline(blob(5), large).await.unwrap(), Err(StoreError::TooLarge(65537))));
