@@ -60,19 +60,12 @@ pub(crate) async fn stage<O: Steps, S: Source>(
 ) -> Result<(Outcome, u64), UploadError> {
     let moved = Arc::new(AtomicU64::new(0));
     let mut line = Line::new(raw.clone(), operation, blob, moved.clone());
-    let (staged, early) = {
-        let mut pumping = pin!(pump(&raw, blob, nodes, source, &moved));
-        let mut early = None;
-        loop {
-            match line.turn(pumping.as_mut(), &[]).await? {
-                Turn::Worked(staged) => break (staged?, early),
-                Turn::Wanted(wanted) => early = Some(wanted),
-                Turn::Done(_) => return Err(unexpected(blob)),
-            }
-        }
+    let staged = match line.turn(pin!(pump(&raw, blob, nodes, source, &moved)), &[]).await? {
+        Turn::Worked(staged) => staged?,
+        Turn::Wanted(..) | Turn::Done(_) => return Err(unexpected(blob)),
     };
     let size = staged.extent.length;
-    Ok((settle(line, staged, early).await?, size))
+    Ok((settle(line, staged).await?, size))
 }
 
 /// Bytes on disks.
@@ -85,13 +78,11 @@ struct OnDisks {
     lost: Vec<NodeId>,
 }
 
-/// What the leader wants: copies that count, nodes that need one.
-type Wanted = (Vec<NodeId>, Vec<NodeId>);
-
 /// What ended a turn.
 enum Turn<T> {
     Worked(T),
-    Wanted(Wanted),
+    /// Copies that count, and nodes that need one.
+    Wanted(Vec<NodeId>, Vec<NodeId>),
     Done(Outcome),
 }
 
@@ -124,7 +115,7 @@ impl<O: Steps> Line<O> {
             tokio::select! {
                 worked = &mut work => return Ok(Turn::Worked(worked)),
                 event = self.operation.next() => match event? {
-                    FrontEvent::Replacement { kept, nodes } => return Ok(Turn::Wanted((kept, nodes))),
+                    FrontEvent::Replacement { kept, nodes } => return Ok(Turn::Wanted(kept, nodes)),
                     FrontEvent::Done(outcome) => return Ok(Turn::Done(outcome)),
                     FrontEvent::Refused(refusal) => return Err(refusal.into()),
                     FrontEvent::Stage { .. } => return Err(unexpected(self.blob)),
@@ -265,8 +256,8 @@ async fn bring(raw: &Raw, extent: Extent, origin: Origin, node: NodeId, moved: &
 }
 
 /// From staged bytes to the outcome. What fails here after the leader was told of them says nothing of what it did.
-async fn settle<O: Steps>(mut line: Line<O>, on_disks: OnDisks, early: Option<Wanted>) -> Result<Outcome, UploadError> {
-    match follow(&mut line, on_disks, early).await {
+async fn settle<O: Steps>(mut line: Line<O>, on_disks: OnDisks) -> Result<Outcome, UploadError> {
+    match follow(&mut line, on_disks).await {
         Err(error @ (UploadError::NoReplica(_) | UploadError::Stopped)) if line.reported => {
             tracing::warn!(blob = %line.blob, %error, "an upload ended before its outcome was known");
             Err(Refusal::Unknown.into())
@@ -276,19 +267,12 @@ async fn settle<O: Steps>(mut line: Line<O>, on_disks: OnDisks, early: Option<Wa
 }
 
 /// Does what the leader wants until it says how the upload ended.
-async fn follow<O: Steps>(
-    line: &mut Line<O>,
-    mut on_disks: OnDisks,
-    mut early: Option<Wanted>,
-) -> Result<Outcome, UploadError> {
+async fn follow<O: Steps>(line: &mut Line<O>, mut on_disks: OnDisks) -> Result<Outcome, UploadError> {
     for _ in 0..REPORTS {
-        let (kept, nodes) = match early.take() {
-            Some(wanted) => wanted,
-            None => match report(line, &mut on_disks).await? {
-                Turn::Wanted(wanted) => wanted,
-                Turn::Done(outcome) => return Ok(outcome),
-                Turn::Worked(never) => match never {},
-            },
+        let (kept, nodes) = match report(line, &mut on_disks).await? {
+            Turn::Wanted(kept, nodes) => (kept, nodes),
+            Turn::Done(outcome) => return Ok(outcome),
+            Turn::Worked(never) => match never {},
         };
         // Copies that do not count any more still serve as origins, after the others.
         let (counts, rest) = on_disks.have.iter().partition(|node| kept.contains(node));
@@ -306,8 +290,10 @@ async fn follow<O: Steps>(
                 on_disks.have.retain(|node| !have.contains(node));
                 on_disks.have.extend(have);
             }
-            Turn::Wanted(wanted) => early = Some(wanted),
+            // A commit that was asked for before.
             Turn::Done(outcome) => return Ok(outcome),
+            // It wants no more before it has heard how this went.
+            Turn::Wanted(..) => return Err(unexpected(line.blob)),
         }
     }
     Err(UploadError::NoReplica(format!("replicas were replaced {REPORTS} times")))
