@@ -157,10 +157,10 @@ async fn write_all(writer: &mut WriteHalf<BufReader<PeerStream>>, queues: &mut Q
         let mut next = Some(packet);
         while let Some(packet) = next {
             // Only a bug makes a message that long: the link could not carry it the next time either.
-            if let Err(error) = encode(&packet, &mut bytes) {
-                if let Some(count) = left_out.line(Instant::now()) {
-                    tracing::error!(message = kind(&packet), %error, count, "messages left out");
-                }
+            if let Err(error) = encode(&packet, &mut bytes)
+                && let Some(count) = left_out.line(Instant::now())
+            {
+                tracing::error!(message = kind(&packet), %error, count, "messages left out");
             }
             next = if bytes.len() < WRITE_BATCH { queues.try_next() } else { None };
         }
