@@ -26,11 +26,11 @@ enum Victim {
 }
 
 /// Files of a mirror.
-const FILES: usize = 96;
+const FILES: usize = 63;
 /// Transfers at once.
 const PARALLEL: usize = 8;
 /// Bytes a second in all, so that the kill finds transfers open.
-const RATE: usize = 3_000_000;
+const RATE: usize = 10_000_000;
 /// Transfers that must be open at the kill.
 const OPEN: usize = 4;
 /// Transfers ended before the kill.
@@ -87,7 +87,7 @@ fn one_dies(victim: Victim) -> Outcome {
     })
 }
 
-/// Some that live in the database and some that are files of their own.
+/// Some that live in the database, some that are files of their own, some that are on their way to the replicas for long.
 fn write_files(directory: &Path) -> Outcome {
     for number in 0..FILES {
         fs::write(directory.join(format!("file-{number}")), content(number, 0))?;
@@ -96,7 +96,7 @@ fn write_files(directory: &Path) -> Outcome {
 }
 
 fn content(number: usize, version: usize) -> Vec<u8> {
-    let mut bytes = vec![0; if number.is_multiple_of(3) { 40_000 } else { 300_000 } + number];
+    let mut bytes = vec![0; [40_000, 300_000, 3_000_000][number % 3] + number];
     blake3::Hasher::new().update(format!("{number} {version}").as_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
