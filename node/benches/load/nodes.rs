@@ -5,7 +5,7 @@ use crate::Outcome;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -54,6 +54,9 @@ impl Nodes {
     pub(crate) async fn start(count: usize) -> Outcome<Self> {
         let directory = tempfile::Builder::new().prefix("trebol-load-").tempdir()?;
         let log = fs::File::create(directory.path().join("log"))?;
+        // Held while dev looks for ports: from its usual ones another cluster on this machine could take that of a node
+        // that is dead for a moment.
+        let _usual: Vec<_> = (2121..2171).filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
         let mut dev = Command::new(env!("CARGO_BIN_EXE_trebol"));
         dev.args(["dev", "--json", "--nodes", &count.to_string(), "--data"]).arg(directory.path().join("dev"));
         dev.env(ENVIRONMENT.0, ENVIRONMENT.1).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);

@@ -10,7 +10,8 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -20,6 +21,8 @@ use tempfile::TempDir;
 
 /// The program under test.
 pub(crate) const TREBOL: &str = env!("CARGO_BIN_EXE_trebol");
+/// The FTP ports that `dev` prefers.
+const USUAL_PORTS: Range<u16> = 2121..2126;
 /// For a cluster to come up, or to agree again, on a machine that is busy with other things.
 pub(crate) const START: Duration = Duration::from_secs(60);
 /// For a process to end: longer than the drain of 25 s.
@@ -67,6 +70,9 @@ impl Cluster {
     pub(crate) fn start_in(directory: TempDir, environment: &[(&'static str, &str)]) -> Outcome<Self> {
         let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         let log = File::options().create(true).append(true).open(directory.path().join("log"))?;
+        // Held while dev looks for ports: from its usual ones another cluster on this machine could take that of a node
+        // that is dead for a moment.
+        let _usual: Vec<_> = USUAL_PORTS.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).collect();
         let mut dev = Command::new(TREBOL)
             .args(["dev", "--json", "--nodes", "5", "--data"])
             .arg(directory.path().join("dev"))
