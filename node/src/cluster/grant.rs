@@ -56,6 +56,12 @@ impl Member {
         lead.members.len() < alive.min(3)
     }
 
+    /// Whether what lacks nodes now may have them before a front loses patience: a peer that is not Down is not linked, its
+    /// disk hangs or it is catching up. A full disk is no such hope.
+    fn may_have_more(&self, cx: Cx<'_>) -> bool {
+        self.awaits_members(cx) || self.peers.recovering(cx.mono(), &self.log.state.logged)
+    }
+
     /// Answers a repeat from the outcome table; true when there was something to say.
     fn answer_repeat(&mut self, cx: Cx<'_>, front: NodeId, op: OpId) -> bool {
         #[cfg(feature = "planted-bugs")]
@@ -126,7 +132,7 @@ impl Member {
                     if let Role::Lead(lead) = &mut self.role {
                         lead.locks.release(op);
                     }
-                    let soon = refusal == Refusal::TooFewCopies && self.awaits_members(cx);
+                    let soon = refusal == Refusal::TooFewCopies && self.may_have_more(cx);
                     let answer = if soon { Message::NotLeader { op } } else { Message::Refused { op, refusal } };
                     self.send(holder.front, answer);
                 } else {
@@ -231,7 +237,7 @@ impl Member {
         let exclude: Vec<NodeId> = kept.iter().chain(failed).copied().collect();
         let nodes = self.place(cx, front, COPIES.saturating_sub(kept.len()), &exclude);
         if kept.len() + nodes.len() < self.config.min_copies {
-            if self.awaits_members(cx) {
+            if self.may_have_more(cx) {
                 return self.send(front, Message::NotLeader { op });
             }
             if let Role::Lead(lead) = &mut self.role {

@@ -110,9 +110,15 @@ impl Peers {
     /// How many peers are, or may soon be again, members: not Down, and not linked with a disk that hangs or a log that
     /// lacks too much of `logged`.
     pub(super) fn expected(&self, now: Micros, logged: &Marks) -> usize {
-        let fit = |i: &Info| i.disk.healthy && i.marks.lacks(logged) <= FAR_BEHIND;
-        let counts = |(id, p): &(&NodeId, &Peer)| !self.is_down(**id, now) && p.said.as_ref().is_none_or(fit);
+        let counts =
+            |(id, p): &(&NodeId, &Peer)| !self.is_down(**id, now) && p.said.as_ref().is_none_or(|i| is_fit(i, logged));
         self.all.iter().filter(counts).count()
+    }
+
+    /// Whether a peer that is not Down is away or not fit to be a member, which may pass.
+    pub(super) fn recovering(&self, now: Micros, logged: &Marks) -> bool {
+        let fit = |p: &Peer| self.is_linked(p, now) && p.said.as_ref().is_some_and(|i| is_fit(i, logged));
+        self.all.iter().any(|(id, p)| !self.is_down(*id, now) && !fit(p))
     }
 
     pub(super) fn said(&self, node: NodeId) -> Option<&Info> {
@@ -148,4 +154,9 @@ impl Peers {
         }
         changed
     }
+}
+
+/// Whether a linked peer could be a member now.
+fn is_fit(said: &Info, logged: &Marks) -> bool {
+    said.disk.healthy && said.marks.lacks(logged) <= FAR_BEHIND
 }
