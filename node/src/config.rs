@@ -146,6 +146,8 @@ settings! {
         advertise: Option<IpAddr> = None,
         /// Nodes to call, HOST:PORT, this node may be among them; several are separated by commas
         seeds: Vec<String> = Vec::new(),
+        /// DNS names that stand for all nodes, HOST:PORT, such as tasks.SERVICE:2123 on a swarm; asked for every two seconds
+        discover: Vec<String> = Vec::new(),
         /// Certificates of the cluster's authority, PEM; more than one while it rotates
         ca: Option<PathBuf> = None,
         /// This node's certificate for CLUSTER.trebol, PEM
@@ -191,6 +193,8 @@ settings! {
         disk_reserve_bytes: u64 = 64 << 20,
         /// Writes that fewer nodes than this could keep are refused; 1 risks losing files with one disk
         min_copies: u64 = 2,
+        /// A node whose clock is further ahead of its peers' than this neither leads nor takes new files
+        clock_bound_ms: u64 = 500,
     }
 }
 
@@ -217,6 +221,7 @@ impl CoreSettings {
             stall_bytes: self.stall_bytes,
             disk_reserve: self.disk_reserve_bytes,
             min_copies: count(self.min_copies),
+            clock_bound: ms(self.clock_bound_ms),
             ..crate::cluster::Config::default()
         }
     }

@@ -10,9 +10,9 @@ use crate::clock::Clock;
 use crate::cluster::{NodeId, PeerInfo, Rank};
 use crate::config::Settings;
 use crate::ftp;
-use crate::peer::{self, Greeter, Identity, PeerConfig, StaticSeeds};
+use crate::peer::{self, DnsNames, Greeter, Identity, PeerConfig, StaticSeeds};
 use crate::replica::{self, Replicas};
-use crate::store::{OpenError, Store};
+use crate::store::{ChainFile, OpenError, Store};
 use bind::Listeners;
 use material::Material;
 use std::net::SocketAddr;
@@ -79,18 +79,18 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
     let material = Material::load(&settings)?;
     let listeners = Listeners::bind(&settings).await?;
     let endpoints = listeners.endpoints()?;
-    let (peer, raw) = bind::advertised(&settings, &endpoints)?;
+    let (peer, raw) = bind::advertised(&settings, &endpoints).await?;
     let (persisted, on_disk) = mpsc::channel(PERSISTED);
     let Some(store) = open_when_free(&settings.node.data, persisted, &stop).await? else { return Ok(()) };
     write_endpoints(&settings.node.data, &endpoints)?;
 
     let info = peer_info(&settings, store.node(), (peer, raw), &endpoints);
     let identity = Identity { cluster: settings.node.cluster.clone(), info: info.clone(), boot: store.boots().clone() };
-    let greeter = Greeter::new(identity, material.peer);
+    let greeter = Greeter::with_memory(identity, material.peer, ChainFile::of(&settings.node.data));
     let config = PeerConfig {
         greeter: greeter.clone(),
         listener: listeners.peer,
-        discovery: StaticSeeds::new(settings.peer.seeds.clone()),
+        discovery: (StaticSeeds::new(settings.peer.seeds.clone()), DnsNames::new(&settings.peer.discover)),
         core: settings.core.to_config(),
         clock: Clock::new(settings.node.clock_offset_ms),
     };

@@ -37,6 +37,11 @@ pub enum Unfit {
     /// Not a DNS label.
     #[error("node.cluster {0:?} is no name for a cluster: use letters, digits and hyphens, 63 at most")]
     Cluster(String),
+    /// Not a name with a port.
+    #[error(
+        "peer.discover {0:?} is no HOST:PORT with a name to look up, such as tasks.trebol:2123; addresses go into peer.seeds"
+    )]
+    Discover(String),
     /// Two settings contradict each other.
     #[error("{smaller} must be less than {greater}: raise {greater}")]
     Order {
@@ -86,6 +91,9 @@ impl Settings {
         let label = !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && !name.ends_with('-');
         if !label || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return Err(Unfit::Cluster(name.clone()));
+        }
+        if let Some(wrong) = self.peer.discover.iter().find(|name| crate::peer::name_and_port(name).is_none()) {
+            return Err(Unfit::Discover(wrong.clone()));
         }
         self.check_core()
     }
@@ -139,6 +147,7 @@ impl Settings {
             ("core.collect_ms", core.collect_ms),
             ("core.lock_lease_ms", core.lock_lease_ms),
             ("core.lock_wait_ms", core.lock_wait_ms),
+            ("core.clock_bound_ms", core.clock_bound_ms),
         ];
         let waits_s = [
             ("core.outcome_retention_s", core.outcome_retention_s),
@@ -212,5 +221,6 @@ mod tests {
         assert!(refusal(|s| s.core.lock_wait_ms = u64::MAX).contains("core.lock_wait_ms"));
         assert!(refusal(|s| s.node.drain_s = LONGEST_S + 1).contains("node.drain_s"));
         assert!(refusal(|s| s.node.cluster = "a.b".into()).contains("\"a.b\""));
+        assert!(refusal(|s| s.peer.discover = vec!["10.0.0.1:2123".into()]).contains("peer.seeds"));
     }
 }

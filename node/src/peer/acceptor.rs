@@ -70,8 +70,7 @@ pub(crate) async fn accept_peers(
 async fn run(tcp: TcpStream, from: SocketAddr, shared: Shared) {
     let serve = async {
         // The greeter has logged why, if there is something to say.
-        let Ok(Greeted { info, peers, mut stream, presence: _presence, .. }) =
-            shared.greeter.accept(tcp, from, Port::Rpc).await
+        let Ok(Greeted { info, peers, mut stream, presence, .. }) = shared.greeter.accept(tcp, from, Port::Rpc).await
         else {
             return;
         };
@@ -81,11 +80,11 @@ async fn run(tcp: TcpStream, from: SocketAddr, shared: Shared) {
             return;
         }
         let (stop, _finished) = take_over(node, &shared).await;
-        let end = receive_all(node, stream, shared.events.clone(), stop).await;
+        let end = receive_all(&presence, node, stream, shared.events.clone(), stop).await;
         match end {
             // A frame that cannot be read is somebody's bug: it must be seen.
             LinkEnd::Frame(ref error) if !matches!(error, FrameError::Io(_)) => {
-                tracing::warn!(peer = ?node, %from, %end, "peer's connection closed");
+                shared.greeter.log_garbage(from, node, error);
             }
             _ => tracing::debug!(peer = ?node, %from, %end, "peer's connection ended"),
         }

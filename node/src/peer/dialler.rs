@@ -6,7 +6,8 @@ use super::greeter::{GreetError, Greeted, Greeter};
 use super::hello::Port;
 use super::link::{LinkEnd, LinkEvent, queues, send_all};
 use crate::cluster::{NodeId, PeerInfo};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::store::BootChain;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two calls of one address.
 const REDIAL: Duration = Duration::from_secs(1);
+/// The same for an address where nobody lives by his own word or this node's memory, once it has failed for `COLD`: nodes
+/// move, and what they leave behind must not be called as often as they are.
+const REDIAL_COLD: Duration = Duration::from_secs(30);
+const COLD: Duration = Duration::from_secs(600);
 /// Between two calls of an address that turned out to be this node's own: it may pass to another node.
 const REDIAL_OWN: Duration = Duration::from_secs(60);
 /// Between two looks at what is due.
@@ -25,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const DISCOVER: Duration = Duration::from_secs(2);
 /// Addresses that are called. Beyond, a new one takes the place of the one that has failed for longest.
 const TARGETS: usize = 1024;
+/// Calls at a time. A dead address takes a second, so this many are called every second.
+const CALLS: usize = 128;
 
 /// By whose word an address is called. The later ones outweigh the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +74,7 @@ enum Did {
     Dialled(SocketAddr, Box<Result<Greeted, GreetError>>, Instant),
     Linked(SocketAddr, NodeId, LinkEnd, Instant),
     Discovered(Vec<SocketAddr>),
+    Saved,
 }
 
 /// The one caller of other nodes.
@@ -78,7 +86,9 @@ pub(crate) struct Dialler<D> {
     /// Addresses of peers that called this node.
     heard: mpsc::Receiver<Heard>,
     targets: BTreeMap<SocketAddr, Target>,
-    linked: BTreeSet<NodeId>,
+    /// Linked nodes: which start of each, and what ends its link.
+    linked: BTreeMap<NodeId, (BootChain, CancellationToken)>,
+    calls: usize,
     tasks: JoinSet<Did>,
     stop: CancellationToken,
 }
@@ -99,7 +109,8 @@ impl<D: Discovery> Dialler<D> {
             events,
             heard,
             targets: BTreeMap::new(),
-            linked: BTreeSet::new(),
+            linked: BTreeMap::new(),
+            calls: 0,
             tasks: JoinSet::new(),
             stop,
         };
@@ -166,12 +177,13 @@ impl<D: Discovery> Dialler<D> {
     }
     fn call_due(&mut self) {
         let now = Instant::now();
-        for (&address, target) in &mut self.targets {
-            let linked = target.node.is_some_and(|node| self.linked.contains(&node));
-            if linked || target.due.is_none_or(|due| due > now) {
-                continue;
-            }
+        let linked = |target: &Target| target.node.is_some_and(|node| self.linked.contains_key(&node));
+        let due = self.targets.iter_mut().filter(|(_, t)| !linked(t) && t.due.is_some_and(|due| due <= now));
+        let mut due: Vec<_> = due.collect();
+        due.sort_by_key(|(_, target)| target.due);
+        for (&address, target) in due.into_iter().take(CALLS.saturating_sub(self.calls)) {
             target.due = None;
+            self.calls += 1;
             let greeter = self.greeter.clone();
             self.tasks.spawn(async move {
                 let result = greeter.dial(address, Port::Rpc).await;
@@ -185,17 +197,25 @@ impl<D: Discovery> Dialler<D> {
             Did::Discovered(addresses) => {
                 self.forget_strangers(&addresses);
                 addresses.into_iter().for_each(|address| self.learn(address, None, Word::Discovery));
-                let discovery = self.discovery.clone();
+                let (discovery, greeter) = (self.discovery.clone(), self.greeter.clone());
                 self.tasks.spawn(async move {
                     tokio::time::sleep(DISCOVER).await;
                     Did::Discovered(discovery.addresses().await)
                 });
+                self.tasks.spawn_blocking(move || {
+                    greeter.save();
+                    Did::Saved
+                });
                 Ok(())
             }
-            Did::Dialled(address, result, since) => match *result {
-                Ok(greeted) => self.link(address, greeted).await,
-                Err(error) => self.failed(address, &error, since).await,
-            },
+            Did::Saved => Ok(()),
+            Did::Dialled(address, result, since) => {
+                self.calls -= 1;
+                match *result {
+                    Ok(greeted) => self.link(address, greeted).await,
+                    Err(error) => self.failed(address, &error, since).await,
+                }
+            }
             Did::Linked(address, node, end, since) => {
                 tracing::info!(peer = ?node, %address, %end, "link down");
                 self.linked.remove(&node);
@@ -226,9 +246,15 @@ impl<D: Discovery> Dialler<D> {
             target.failing = None;
         }
         self.meet(&info, peers);
-        if !self.linked.insert(node) {
-            // The node is linked by another of its addresses; this one is called again when that link is down.
-            self.due(address, Instant::now() + REDIAL);
+        if let Some((boot, link)) = self.linked.get(&node) {
+            if *boot == greeted.boot {
+                // It is linked by another of its addresses; this one is called again when that link is down.
+                self.due(address, Instant::now() + REDIAL);
+            } else {
+                // It has started again, perhaps elsewhere: that link leads to nobody any more.
+                link.cancel();
+                self.due(address, Instant::now());
+            }
             return Ok(());
         }
         // Where it was before, somebody else may answer now.
@@ -238,7 +264,9 @@ impl<D: Discovery> Dialler<D> {
             }
         }
         tracing::info!(peer = ?node, name = %info.name, %address, "link up");
-        let (outgoing, queues) = queues(self.stop.child_token());
+        let stop = self.stop.child_token();
+        self.linked.insert(node, (greeted.boot.clone(), stop.clone()));
+        let (outgoing, queues) = queues(stop);
         let since = Instant::now();
         self.tasks.spawn(async move { Did::Linked(address, node, send_all(greeted, queues).await, since) });
         self.events.send(LinkEvent::Up(info, outgoing)).await
@@ -250,7 +278,20 @@ impl<D: Discovery> Dialler<D> {
         since: Instant,
     ) -> Result<(), mpsc::error::SendError<LinkEvent>> {
         let own = error.is_own();
-        self.due(address, since + if own { REDIAL_OWN } else { REDIAL });
+        let target = self.targets.get(&address);
+        let cold =
+            target.is_some_and(|t| t.word < Word::Memory && !t.seed && t.failing.is_some_and(|f| f + COLD < since));
+        self.due(
+            address,
+            since
+                + if own {
+                    REDIAL_OWN
+                } else if cold {
+                    REDIAL_COLD
+                } else {
+                    REDIAL
+                },
+        );
         // A Hello that came before this refusal says whether the node lives elsewhere by now.
         while let Ok(Heard { info, peers }) = self.heard.try_recv() {
             self.meet(&info, peers);
@@ -265,7 +306,7 @@ impl<D: Discovery> Dialler<D> {
         target.failing = target.failing.or(Some(since));
         match target.node {
             // Taken as a proof that its process is gone, so only where it lives by its own, latest word.
-            Some(node) if error.port_refused() && target.word == Word::Hello && !self.linked.contains(&node) => {
+            Some(node) if error.port_refused() && target.word == Word::Hello && !self.linked.contains_key(&node) => {
                 self.events.send(LinkEvent::PortRefused(node)).await
             }
             _ => Ok(()),

@@ -1,11 +1,12 @@
 //! The driver: owns the one `Member`, and carries out what it wants. Takes everything that is queued, hands it over, then
 //! gives one batch to the store and only then performs outputs (group commit). It never waits for disk or sockets.
 
+use super::greeter::Greeter;
 use super::handle::{Command, Peers, Submission};
 use super::link::{LinkEvent, Outgoing};
 use super::watch::DiskWatch;
 use crate::clock::Clock;
-use crate::cluster::{BlobId, DiskReport, FrontEvent, Input, Member, NodeId, OpId, Output, PeerInfo};
+use crate::cluster::{BlobId, DiskReport, Event, FrontEvent, Input, Member, NodeId, OpId, Output, PeerInfo, Shows};
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,9 +65,10 @@ pub(crate) struct Driver {
     store: Arc<Store>,
     member: Member,
     peers: Peers,
+    greeter: Arc<Greeter>,
     links: BTreeMap<NodeId, Outgoing>,
     fronts: BTreeMap<OpId, Front>,
-    reads: BTreeMap<u64, oneshot::Sender<bool>>,
+    reads: BTreeMap<u64, oneshot::Sender<Shows>>,
     read_ids: u64,
     status: Vec<oneshot::Sender<crate::cluster::Status>>,
     disk: DiskWatch,
@@ -90,12 +92,13 @@ impl Drop for AbortOnPanic {
 }
 
 impl Driver {
-    pub(crate) fn new(clock: Clock, store: Arc<Store>, member: Member, peers: Peers) -> Self {
+    pub(crate) fn new(clock: Clock, store: Arc<Store>, member: Member, peers: Peers, greeter: Arc<Greeter>) -> Self {
         Self {
             clock,
             store,
             member,
             peers,
+            greeter,
             links: BTreeMap::new(),
             fronts: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -259,13 +262,19 @@ impl Driver {
                 }
             }
             Output::Front { op, event } => self.tell(op, event),
-            Output::ReadReady { id, position } => {
+            Output::ReadReady { id, shows } => {
                 if let Some(answer) = self.reads.remove(&id) {
-                    let _ = answer.send(position.is_some());
+                    let _ = answer.send(shows);
                 }
             }
             Output::DropBlobs(blobs) => self.to_drop.extend(blobs),
-            Output::Event(event) => super::events::log(&event),
+            Output::Event(event) => {
+                if let Event::Forgot { node } = event {
+                    self.greeter.refuse(node);
+                    self.links.remove(&node);
+                }
+                super::events::log(&event);
+            }
         }
     }
     fn tell(&mut self, op: OpId, event: FrontEvent) {

@@ -1,14 +1,15 @@
 //! Opens connections between nodes, on both ports: TCP, TLS, Hello. What comes out is a peer that is known by name; what
 //! fails is refused with a reason, told to the other side where there is one. It never carries anything else.
 
+use super::acquaintance::{Acquaintances, Claim, Presence};
 use super::frame::{FrameError, read_frame, write_frame};
 use super::hello::{AnyHello, HELLO_MAX, Hello, HelloRefusal, PEERS, PROTOCOL, Port, Reply};
 use super::quiet::Quiet;
 use super::tls::{KeyHash, PeerStream, PeerTls, Secured};
 use crate::cluster::{NodeId, PeerInfo};
-use crate::store::BootChain;
+use crate::store::{BootChain, ChainFile};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,8 +22,10 @@ use tokio::time::{Instant, timeout};
 const CONNECT: Duration = Duration::from_secs(1);
 /// For TLS and Hello, together.
 const HELLO: Duration = Duration::from_secs(2);
-/// Between two log lines about one address.
+/// Between two log lines of one kind about one address.
 const LINES: Duration = Duration::from_secs(30);
+/// The same for a copied data directory, which calls every second until somebody looks after it.
+const COPY_LINES: Duration = Duration::from_secs(600);
 /// What a connection reads ahead.
 const READ_AHEAD: usize = 64 << 10;
 
@@ -42,17 +45,11 @@ pub struct Identity {
 pub struct Greeter {
     me: Identity,
     tls: PeerTls,
-    known: Arc<Mutex<BTreeMap<NodeId, Known>>>,
+    known: Arc<Mutex<Acquaintances>>,
+    /// Where what is known outlives this process.
+    file: Option<ChainFile>,
+    forgotten: Mutex<BTreeSet<NodeId>>,
     quiet: Quiet,
-}
-
-/// A node that has connections now, and what its first Hello bound to its id.
-#[derive(Debug)]
-struct Known {
-    address: SocketAddr,
-    key: Option<KeyHash>,
-    boot: BootChain,
-    connections: usize,
 }
 
 /// A connection whose other end is known.
@@ -68,13 +65,6 @@ pub struct Greeted {
     pub stream: BufReader<PeerStream>,
     /// To be kept as long as the connection: while it is, nobody else can take that node's id.
     pub presence: Presence,
-}
-
-/// Counts one connection of a known node.
-#[derive(Debug)]
-pub struct Presence {
-    node: NodeId,
-    known: Arc<Mutex<BTreeMap<NodeId, Known>>>,
 }
 
 /// Why no connection came about.
@@ -116,6 +106,21 @@ impl GreetError {
     pub fn port_refused(&self) -> bool {
         matches!(self, Self::Connect(e) if e.kind() == io::ErrorKind::ConnectionRefused)
     }
+    /// A word for each kind.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Timeout(_) => "timeout",
+            Self::Tls(_) => "tls",
+            Self::Frame(_) => "frame",
+            Self::Ended => "ended",
+            Self::Refused(refusal) | Self::Refuses(refusal) => refusal.kind(),
+        }
+    }
+    /// True when somebody's data directory is a copy.
+    fn is_copy(&self) -> bool {
+        matches!(self, Self::Refused(HelloRefusal::DuplicateNode) | Self::Refuses(HelloRefusal::DuplicateNode))
+    }
     /// True when the address is this node's own.
     pub fn is_own(&self) -> bool {
         matches!(self, Self::Refused(HelloRefusal::Own) | Self::Refuses(HelloRefusal::Own))
@@ -123,9 +128,28 @@ impl GreetError {
 }
 
 impl Greeter {
-    /// Says `me` over `tls`.
+    /// Says `me` over `tls`, and knows nobody.
     pub fn new(me: Identity, tls: PeerTls) -> Arc<Self> {
-        Arc::new(Self { me, tls, known: Arc::default(), quiet: Quiet::new(LINES) })
+        let known = Acquaintances::new(BTreeMap::new());
+        Arc::new(Self { me, tls, known, file: None, forgotten: Mutex::default(), quiet: Quiet::default() })
+    }
+    /// The same, with a memory for other nodes' boots. Blocking: reads a small file.
+    pub fn with_memory(me: Identity, tls: PeerTls, file: ChainFile) -> Arc<Self> {
+        let known = Acquaintances::new(file.load());
+        Arc::new(Self { me, tls, known, file: Some(file), forgotten: Mutex::default(), quiet: Quiet::default() })
+    }
+    /// Writes down whose boots changed since the last time, if any did. Blocking.
+    pub(crate) fn save(&self) {
+        let Some(file) = &self.file else { return };
+        let Some(peers) = self.known.lock().expect("no panic while held").unsaved() else { return };
+        if let Err(error) = file.save(peers) {
+            tracing::warn!(%error, "the boots of other nodes cannot be written down");
+            self.known.lock().expect("no panic while held").still_unsaved();
+        }
+    }
+    /// Refuses a node from now on, on both ports: it was removed from the cluster for good.
+    pub(crate) fn refuse(&self, node: NodeId) {
+        self.forgotten.lock().expect("no panic while held").insert(node);
     }
     /// What this node says of itself.
     pub fn me(&self) -> &Identity {
@@ -157,17 +181,27 @@ impl Greeter {
         }
         greeted
     }
-    /// Logs why `address` could not be greeted, unless it was logged a moment ago.
+    /// Logs why `address` could not be greeted, unless the same was logged not long ago.
     pub(crate) fn log_refusal(&self, address: SocketAddr, port: Port, error: &GreetError) {
-        if let Some(left_out) = self.quiet.line(Instant::now(), address.ip()) {
+        let every = if error.is_copy() { COPY_LINES } else { LINES };
+        let Some(left_out) = self.quiet.line(Instant::now(), address.ip(), error.kind(), every) else { return };
+        if error.is_copy() {
+            tracing::error!(%address, ?port, %error, left_out, "no connection to peer");
+        } else {
             tracing::warn!(%address, ?port, %error, left_out, "no connection to peer");
+        }
+    }
+    /// Logs what a peer that was greeted sent and should not have, unless the same was logged not long ago.
+    pub(crate) fn log_garbage(&self, address: SocketAddr, node: NodeId, error: &FrameError) {
+        if let Some(left_out) = self.quiet.line(Instant::now(), address.ip(), "garbage", LINES) {
+            tracing::warn!(peer = ?node, %address, %error, left_out, "peer's connection closed");
         }
     }
 
     fn hello(&self, port: Port) -> Hello {
         let Identity { cluster, info, boot } = self.me.clone();
         let known = self.known.lock().expect("no panic while held");
-        let peers = known.values().map(|known| known.address).take(PEERS).collect();
+        let peers = known.addresses().take(PEERS).collect();
         Hello { protocol: PROTOCOL, cluster, port, info, boot, peers }
     }
     /// The dialler speaks first.
@@ -226,31 +260,11 @@ impl Greeter {
             let own = hello.boot == self.me.boot;
             return Err(if own { HelloRefusal::Own } else { HelloRefusal::DuplicateNode });
         }
-        let mut all = self.known.lock().expect("no panic while held");
-        let address = hello.info.rank.address;
-        let known = all.entry(node).or_insert_with(|| Known { address, key, boot: hello.boot.clone(), connections: 0 });
-        if !hello.boot.extends(&known.boot) {
-            return Err(HelloRefusal::DuplicateNode);
+        if self.forgotten.lock().expect("no panic while held").contains(&node) {
+            return Err(HelloRefusal::Forgotten);
         }
-        if known.key != key {
-            return Err(HelloRefusal::OtherKey);
-        }
-        known.address = address;
-        known.boot = hello.boot.clone();
-        known.connections += 1;
-        Ok(Presence { node, known: self.known.clone() })
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        let mut all = self.known.lock().expect("no panic while held");
-        if let Some(known) = all.get_mut(&self.node) {
-            known.connections -= 1;
-            if known.connections == 0 {
-                all.remove(&self.node);
-            }
-        }
+        let claim = Claim { node, address: hello.info.rank.address, boot: &hello.boot, key };
+        Acquaintances::admit(&self.known, &claim, Instant::now())
     }
 }
 

@@ -134,9 +134,14 @@ async fn copied_directory_and_other_key_are_refused_while_the_first_is_connected
     assert!(matches!(dialled, Err(GreetError::Refused(HelloRefusal::OtherKey))), "{dialled:?}");
 
     let restarted = greeter(1, "test", &[1, 5, 8], tls);
-    assert!(meet(&restarted, b.clone()).await.1.is_ok());
+    let (dialled, _) = meet(&restarted, b.clone()).await;
+    assert!(matches!(dialled, Err(GreetError::Refused(HelloRefusal::OlderStart))), "{dialled:?}");
 
     drop((kept, kept_too));
+    assert!(meet(&restarted, b.clone()).await.1.is_ok());
+    let (dialled, _) = meet(&copy, b.clone()).await;
+    assert!(matches!(dialled, Err(GreetError::Refused(HelloRefusal::DuplicateNode))), "{dialled:?}");
     // Once nobody holds the id, a renewed key is as good as any: the CA signed it.
-    assert!(meet(&copy, b).await.1.is_ok());
+    let renewed = greeter(1, "test", &[1, 5, 8, 9], ca.tls("test"));
+    assert!(meet(&renewed, b).await.1.is_ok());
 }

@@ -1,7 +1,9 @@
 //! What everything outside the driver holds to talk to the cluster: cloneable, and never a lock across an await.
 
 use crate::clock::micros;
-use crate::cluster::{BlobId, Change, FrontEvent, Input, NodeId, OpId, Outcome, PeerInfo, Refusal, Staged, Status};
+use crate::cluster::{
+    BlobId, Change, FrontEvent, Input, NodeId, OpId, Outcome, PeerInfo, Refusal, Shows, Staged, Status,
+};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -21,8 +23,8 @@ pub(crate) enum Command {
     Submit(Submission),
     /// An input of the member, as it is.
     Input(Input),
-    /// When may the local index be read? False: nobody could tell.
-    Read(oneshot::Sender<bool>),
+    /// When may the local index be read, and what does it show then?
+    Read(oneshot::Sender<Shows>),
     /// For people.
     Status(oneshot::Sender<Status>),
 }
@@ -49,6 +51,17 @@ pub struct ClusterHandle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the node is shutting down")]
 pub struct Stopped;
+
+/// Why the local index may not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadRefused {
+    /// There is a leader that this node cannot keep up with.
+    #[error("this node is catching up with the cluster; try again in a moment, or on another node")]
+    Behind,
+    /// The node is shutting down.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
 
 impl ClusterHandle {
     pub(crate) fn new(node: NodeId, peers: Peers, commands: mpsc::Sender<Command>) -> Self {
@@ -86,8 +99,12 @@ impl ClusterHandle {
     }
     /// Waits until the local index shows all that is committed now; false when no leader answered and the local index has
     /// to do. Afterwards read the [`Store`](crate::store::Store).
-    pub async fn fresh(&self) -> Result<bool, Stopped> {
-        self.ask(Command::Read).await
+    pub async fn fresh(&self) -> Result<bool, ReadRefused> {
+        match self.ask(Command::Read).await? {
+            Shows::Committed(_) => Ok(true),
+            Shows::Local => Ok(false),
+            Shows::Behind => Err(ReadRefused::Behind),
+        }
     }
     /// For people.
     pub async fn status(&self) -> Result<Status, Stopped> {

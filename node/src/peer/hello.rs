@@ -62,9 +62,16 @@ pub enum HelloRefusal {
     /// The speaker and the listener are one process.
     #[error("it is this node itself")]
     Own,
-    /// A connected node has the same id and another boot chain.
-    #[error("a connected node has the same id: its data directory was copied")]
+    /// It does not go on from the boots of the node that goes by its id.
+    #[error(
+        "another node goes by its id: its data directory is a copy, or was put back from an older one. Stop it, and start \
+         it again with an empty data directory"
+    )]
     DuplicateNode,
+    /// An earlier start of it was heard a moment ago. It is to try again: soon one of the two is silent, or both are
+    /// known to live, and then it is a copy.
+    #[error("an earlier start of it is still heard; wait a moment")]
+    OlderStart,
     /// A connected node has the same id and another key in its certificate.
     #[error("a connected node has the same id with another certificate key")]
     OtherKey,
@@ -78,6 +85,24 @@ pub enum HelloRefusal {
     #[error("for a reason this version does not know")]
     #[serde(other)]
     Other,
+}
+
+impl HelloRefusal {
+    /// A word for each.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::NewerProtocol { .. } => "newer protocol",
+            Self::WrongCluster => "wrong cluster",
+            Self::WrongPort => "wrong port",
+            Self::Own => "own",
+            Self::DuplicateNode => "duplicate node",
+            Self::OlderStart => "older start",
+            Self::OtherKey => "other key",
+            Self::Forgotten => "forgotten",
+            Self::Malformed => "malformed",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// The answer to a Hello.

@@ -2,6 +2,7 @@
 //! accepted carries what it receives. Messages are lossy by contract, but only from some point on: a link that cannot keep
 //! up is dropped and dialled again, it never leaves out the middle.
 
+use super::acquaintance::Presence;
 use super::frame::{FRAME_MAX, FrameError, encode, read_frame};
 use super::greeter::Greeted;
 use super::tls::PeerStream;
@@ -249,6 +250,7 @@ pub(crate) async fn used(stream: &mut BufReader<PeerStream>) -> Result<(), LinkE
 
 /// Runs an accepted link until it ends: hands what comes to the driver, no faster than the driver takes it.
 pub(crate) async fn receive_all(
+    presence: &Presence,
     from: NodeId,
     mut stream: BufReader<PeerStream>,
     events: mpsc::Sender<LinkEvent>,
@@ -257,20 +259,23 @@ pub(crate) async fn receive_all(
     let mut buffer = Vec::new();
     let receive = async {
         loop {
-            let message = match next_packet(&mut stream, &mut buffer).await {
+            let packet = match next_packet(&mut stream, &mut buffer).await {
                 Err(end) => return end,
-                Ok(Packet::Ping) => continue,
-                Ok(Packet::Message(message)) => message,
+                Ok(packet) => packet,
             };
+            presence.heard(Instant::now());
+            let Packet::Message(message) = packet else { continue };
             if events.send(LinkEvent::Received(from, message)).await.is_err() {
                 return LinkEnd::Stopped;
             }
         }
     };
-    tokio::select! {
+    let end = tokio::select! {
         // First: once a newer connection has taken over, nothing of this one may be heard.
         biased;
-        () = stop.cancelled() => LinkEnd::Stopped,
+        () = stop.cancelled() => return LinkEnd::Stopped, // the newer one is heard
         end = receive => end,
-    }
+    };
+    presence.ended();
+    end
 }

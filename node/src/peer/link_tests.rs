@@ -207,6 +207,8 @@ async fn heartbeat_goes_first() {
         marks: Default::default(),
         committed: 0,
         disk: Default::default(),
+        wall: 0,
+        clock_ahead: 0,
     });
     out.send(Message::Answer);
     out.send(Message::Heartbeat { sent: 1, echo: 0, info });

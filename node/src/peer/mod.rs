@@ -5,8 +5,10 @@
 //! ends in the queues of the `driver`; sessions reach it by a `handle`.
 
 mod acceptor;
+mod acquaintance;
 mod dialler;
 mod discovery;
+mod dns;
 mod driver;
 mod events;
 mod frame;
@@ -23,10 +25,12 @@ pub(crate) mod testing;
 mod tls;
 mod watch;
 
+pub use acquaintance::Presence;
 pub use discovery::{Discovery, StaticSeeds};
+pub use dns::{DnsNames, name_and_port};
 pub use frame::{FORMAT, FRAME_MAX, FrameError, encode, read_frame, write_frame};
-pub use greeter::{GreetError, Greeted, Greeter, Identity, Presence};
-pub use handle::{ClusterHandle, Operation, Stopped};
+pub use greeter::{GreetError, Greeted, Greeter, Identity};
+pub use handle::{ClusterHandle, Operation, ReadRefused, Stopped};
 pub use hello::{Hello, HelloRefusal, PEERS, PROTOCOL, Port};
 pub use start::{PeerConfig, PeerTasks, start};
 pub use tls::{KeyHash, PeerStream, PeerTls, Pem, Secured, TlsConfigError};

@@ -1,4 +1,4 @@
-//! Keeps log lines about one address apart in time. It never decides anything but whether a line is written.
+//! Keeps log lines of one kind about one address apart in time. It never decides anything but whether a line is written.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,37 +6,33 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Addresses remembered; beyond, the oldest is forgotten.
-const ADDRESSES: usize = 1024;
+/// Addresses and kinds remembered; beyond, the oldest is forgotten.
+const REMEMBERED: usize = 1024;
 
-/// At most one line per address and interval.
-#[derive(Debug)]
-pub(crate) struct Quiet {
-    every: Duration,
-    last: Mutex<BTreeMap<IpAddr, (Instant, u64)>>,
-}
+/// At most one line per address, kind and interval.
+#[derive(Debug, Default)]
+pub(crate) struct Quiet(Mutex<BTreeMap<Matter, (Instant, u64)>>);
+
+/// About whom, and what kind of line.
+type Matter = (IpAddr, &'static str);
 
 impl Quiet {
-    /// One line per address in `every`.
-    pub(crate) fn new(every: Duration) -> Self {
-        Self { every, last: Mutex::default() }
-    }
-    /// Whether to write a line about `address`: then the number of lines left out since the last one.
-    pub(crate) fn line(&self, now: Instant, address: IpAddr) -> Option<u64> {
-        let mut last = self.last.lock().expect("no panic while held");
-        if let Some((at, left_out)) = last.get_mut(&address) {
-            if now.duration_since(*at) < self.every {
+    /// Whether to write a line: then the number of lines left out since the last one, which was `every` ago at least.
+    pub(crate) fn line(&self, now: Instant, address: IpAddr, kind: &'static str, every: Duration) -> Option<u64> {
+        let mut last = self.0.lock().expect("no panic while held");
+        if let Some((at, left_out)) = last.get_mut(&(address, kind)) {
+            if now.duration_since(*at) < every {
                 *left_out += 1;
                 return None;
             }
             *at = now;
             return Some(std::mem::take(left_out));
         }
-        if last.len() >= ADDRESSES {
-            let oldest = last.iter().min_by_key(|(_, (at, _))| *at).map(|(address, _)| *address);
-            oldest.and_then(|address| last.remove(&address));
+        if last.len() >= REMEMBERED {
+            let oldest = last.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| *key);
+            oldest.and_then(|key| last.remove(&key));
         }
-        last.insert(address, (now, 0));
+        last.insert((address, kind), (now, 0));
         Some(0)
     }
 }
@@ -46,13 +42,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_per_address_and_interval() {
-        let quiet = Quiet::new(Duration::from_secs(10));
+    fn one_line_per_address_kind_and_interval() {
+        let (quiet, every) = (Quiet::default(), Duration::from_secs(10));
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let now = Instant::now();
-        assert_eq!(quiet.line(now, a), Some(0));
-        assert_eq!(quiet.line(now, a), None);
-        assert_eq!(quiet.line(now, b), Some(0));
-        assert_eq!(quiet.line(now + Duration::from_secs(10), a), Some(1));
+        assert_eq!(quiet.line(now, a, "tls", every), Some(0));
+        assert_eq!(quiet.line(now, a, "tls", every), None);
+        assert_eq!(quiet.line(now, a, "frame", every), Some(0));
+        assert_eq!(quiet.line(now, b, "tls", every), Some(0));
+        assert_eq!(quiet.line(now + every, a, "tls", every), Some(1));
     }
 }

@@ -57,6 +57,7 @@ pub fn start<D: Discovery>(
     let me = greeter.me().info.clone();
     let restored = store.restored();
     let met = restored.met.clone();
+    restored.state.forgotten.iter().for_each(|node| greeter.refuse(*node));
     let peers: Peers = Arc::default();
     peers.write().expect("new").extend(met.iter().chain([&me]).map(|info| (info.node, info.clone())));
 
@@ -67,7 +68,7 @@ pub fn start<D: Discovery>(
     let dialler = Dialler::new(greeter.clone(), discovery, &met, hearing, events.clone(), stop.clone());
     let seed = u64::try_from(random128() >> 64).expect("64 bits are left");
     let member = Member::new(clock.now(), core, me.clone(), restored, &*store, seed);
-    let driver = Driver::new(clock, store, member, peers.clone());
+    let driver = Driver::new(clock, store, member, peers.clone(), greeter.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run(Sources { commands: commanded, links, persisted, stop: stop.clone() }));

@@ -112,7 +112,7 @@ async fn three_nodes_elect_commit_read_and_survive_their_leader() {
     let gone = nodes.remove(at);
     let began = Instant::now();
     gone.tasks.stop(Duration::from_secs(5)).await;
-    assert_eq!(gone.handle.fresh().await, Err(Stopped));
+    assert_eq!(gone.handle.fresh().await, Err(Stopped.into()));
     assert_eq!(gone.handle.submit(mkdir("/late"), LONG).await.err(), Some(Stopped));
     let done = timeout(LONG, nodes[0].handle.change(mkdir("/after"), LONG)).await.unwrap().unwrap();
     assert!(done.is_ok(), "{done:?}");

@@ -23,6 +23,7 @@ const FAILED_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) node: NodeId,
+    address: SocketAddr,
     pub(crate) stream: BufReader<PeerStream>,
     pub(crate) buffer: Vec<u8>,
     _presence: Presence,
@@ -70,7 +71,7 @@ impl Pool {
         message: &[u8],
         limit: Duration,
     ) -> Result<(Connection, Answer), RawError> {
-        if let Some(mut connection) = self.take(node) {
+        if let Some(mut connection) = self.take(node, address) {
             match connection.exchange(message, limit).await {
                 Err(error) if error.is_broken() => tracing::debug!(%node, %error, "kept-alive connection was dead"),
                 done => return self.judge(connection, done),
@@ -116,12 +117,12 @@ impl Pool {
         self.failed.lock().expect("no panic while held").get(&node).is_some_and(|at| at.elapsed() < SHUNNED)
     }
 
-    /// The connection used last: the others may age.
-    fn take(&self, node: NodeId) -> Option<Connection> {
+    /// The connection used last: the others may age. Those to an address that the node has left are closed.
+    fn take(&self, node: NodeId, address: SocketAddr) -> Option<Connection> {
         let mut idle = self.idle.lock().expect("no panic while held");
         let list = idle.get_mut(&node)?;
         while let Some((since, mut connection)) = list.pop() {
-            if since.elapsed() < self.limits.idle && connection.is_quiet() {
+            if connection.address == address && since.elapsed() < self.limits.idle && connection.is_quiet() {
                 return Some(connection);
             }
         }
@@ -132,7 +133,7 @@ impl Pool {
         if greeted.info.node != node {
             return Err(RawError::WrongNode(greeted.info.node));
         }
-        Ok(Connection { node, stream: greeted.stream, buffer: Vec::new(), _presence: greeted.presence })
+        Ok(Connection { node, address, stream: greeted.stream, buffer: Vec::new(), _presence: greeted.presence })
     }
     fn judge(&self, connection: Connection, done: Result<Answer, RawError>) -> Result<(Connection, Answer), RawError> {
         match done {

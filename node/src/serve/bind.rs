@@ -3,9 +3,17 @@
 use super::ServeError;
 use crate::admin::Endpoints;
 use crate::config::Settings;
+use crate::peer::{Discovery, DnsNames};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::{interval, timeout};
+
+/// Between two questions to DNS.
+const LOOK: Duration = Duration::from_secs(1);
+/// For DNS to name a node.
+const NAMED: Duration = Duration::from_secs(30);
 
 /// Bound, not yet accepting.
 #[derive(Debug)]
@@ -51,11 +59,17 @@ fn refused(address: SocketAddr, setting: &'static str, error: std::io::Error) ->
 }
 
 /// Where peers reach this node: the port it listens on, at the address that was set, or it listens on, or from which it
-/// would call the first seed.
-pub(super) fn advertised(settings: &Settings, endpoints: &Endpoints) -> Result<(SocketAddr, SocketAddr), ServeError> {
+/// would call the first seed, or a node that DNS names.
+pub(super) async fn advertised(
+    settings: &Settings,
+    endpoints: &Endpoints,
+) -> Result<(SocketAddr, SocketAddr), ServeError> {
     let set = settings.peer.advertise;
     let own = |listen: SocketAddr| Some(listen.ip()).filter(|ip| !ip.is_unspecified());
-    let ip = set.or_else(|| own(endpoints.peer)).or_else(|| towards(settings.peer.seeds.first()));
+    let ip = match set.or_else(|| own(endpoints.peer)) {
+        None => towards(peer(settings).await),
+        ip => ip,
+    };
     let ip = ip.ok_or_else(|| {
         ServeError::Settings(
             "no address for peers to reach this node at: set peer.advertise to its IP address".to_owned(),
@@ -65,11 +79,35 @@ pub(super) fn advertised(settings: &Settings, endpoints: &Endpoints) -> Result<(
     Ok((SocketAddr::new(ip, endpoints.peer.port()), SocketAddr::new(raw, endpoints.raw.port())))
 }
 
-/// The address from which packets to `seed`, or to the world, would leave. Nothing is sent.
-fn towards(seed: Option<&String>) -> Option<IpAddr> {
+/// The address of a peer, perhaps of this node itself. DNS on a swarm names a node only once it is healthy, which for us
+/// means listening, and we do: so it is asked until it names somebody.
+async fn peer(settings: &Settings) -> Option<SocketAddr> {
+    let seed = settings.peer.seeds.first().and_then(|seed| seed.to_socket_addrs().ok()?.next());
+    if seed.is_some() || settings.peer.discover.is_empty() {
+        return seed;
+    }
+    let names = DnsNames::new(&settings.peer.discover);
+    let mut looks = interval(LOOK);
+    let find = async {
+        loop {
+            looks.tick().await;
+            if let Some(peer) = names.addresses().await.first() {
+                return *peer;
+            }
+        }
+    };
+    tracing::info!("asking DNS for a node, to know at which of this machine's addresses peers reach it");
+    let found = timeout(NAMED, find).await;
+    if found.is_err() {
+        tracing::warn!("DNS names no node yet: peer.advertise would say at which address peers reach this one");
+    }
+    found.ok()
+}
+
+/// The address from which packets to `peer`, or to the world, would leave. Nothing is sent.
+fn towards(peer: Option<SocketAddr>) -> Option<IpAddr> {
     // 192.0.2.1 is nobody's (RFC 5737): it stands for "anywhere".
     let anywhere = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 9));
-    let seed = seed.and_then(|seed| seed.to_socket_addrs().ok()?.next());
     let from = |to: SocketAddr| {
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
@@ -77,7 +115,7 @@ fn towards(seed: Option<&String>) -> Option<IpAddr> {
         socket.connect(to).ok()?;
         Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
     };
-    seed.and_then(from).filter(|ip| !ip.is_loopback()).or_else(|| from(anywhere))
+    peer.and_then(from).filter(|ip| !ip.is_loopback()).or_else(|| from(anywhere))
 }
 
 #[cfg(test)]
@@ -100,11 +138,11 @@ mod tests {
         let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
         let endpoints = Endpoints { ftp: any(21), peer: any(7), raw: any(8) };
         settings.peer.advertise = Some("10.1.2.3".parse().unwrap());
-        let told = advertised(&settings, &endpoints).unwrap();
+        let told = advertised(&settings, &endpoints).await.unwrap();
         assert_eq!(told, ("10.1.2.3:7".parse().unwrap(), "10.1.2.3:8".parse().unwrap()));
         settings.peer.advertise = None;
         let local = Endpoints { peer: "127.0.0.1:7".parse().unwrap(), ..endpoints };
-        let told = advertised(&settings, &local).unwrap();
+        let told = advertised(&settings, &local).await.unwrap();
         assert_eq!(told, ("127.0.0.1:7".parse().unwrap(), "127.0.0.1:8".parse().unwrap()));
     }
 }

@@ -47,6 +47,10 @@ impl<R: Reader> Changes<'_, R> {
                 let row = (*count > 0).then(|| keys::encode(count));
                 self.set(Table::References, keys::blob(*blob), row);
             }
+            Mutation::Aging(row, there) => {
+                self.set(Table::Aging, keys::aging(row), there.then(|| keys::framed(&[])));
+            }
+            Mutation::Forgotten(node) => self.set(Table::Met, keys::node(*node), None),
             Mutation::Met(info) => self.set(Table::Met, keys::node(info.node), Some(keys::encode(info))),
             Mutation::State(state) => self.set(Table::Meta, keys::state(), Some(keys::encode(state))),
         }

@@ -98,7 +98,7 @@ fn random<const N: usize>(dir: &Path) -> Result<[u8; N], OpenError> {
 }
 
 /// Puts a whole file in place of another, durably, or leaves the old one.
-fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;

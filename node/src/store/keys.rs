@@ -2,7 +2,7 @@
 //! its format version. Encodings only, nothing here reads or writes.
 
 use super::error::fatal;
-use crate::cluster::{BlobId, Epoch, NodeId, OpId, Position, Token};
+use crate::cluster::{Aging, AgingKind, BlobId, Epoch, Hlc, NodeId, OpId, Position, Token};
 use crate::path::FtpPath;
 use fjall::Slice;
 use serde::Serialize;
@@ -31,6 +31,8 @@ pub(super) enum Table {
     Inline,
     /// Path with a head that is not confirmed → nothing.
     Unconfirmed,
+    /// Kind, clock, position and path of a head that ages → nothing.
+    Aging,
     /// Node → what it said of itself.
     Met,
     /// The singletons.
@@ -39,7 +41,7 @@ pub(super) enum Table {
 
 impl Table {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Log,
         Self::Position,
         Self::Index,
@@ -48,6 +50,7 @@ impl Table {
         Self::References,
         Self::Inline,
         Self::Unconfirmed,
+        Self::Aging,
         Self::Met,
         Self::Meta,
     ];
@@ -62,6 +65,7 @@ impl Table {
             Self::References => "references",
             Self::Inline => "inline",
             Self::Unconfirmed => "unconfirmed",
+            Self::Aging => "aging",
             Self::Met => "met",
             Self::Meta => "meta",
         }
@@ -134,6 +138,30 @@ pub(super) fn op(op: OpId) -> Slice {
 /// Reads [`op`] back.
 pub(super) fn read_op(bytes: &[u8]) -> OpId {
     OpId(u128::from_be_bytes(exactly(bytes)))
+}
+/// A head that ages. Sorts as [`Aging`] does.
+pub(super) fn aging(row: &Aging) -> Slice {
+    let clock = row.since.0.to_be_bytes();
+    [&[kind(row.kind)], &clock[..], &position(row.position), row.path.as_str().as_bytes()].concat().into()
+}
+fn kind(kind: AgingKind) -> u8 {
+    match kind {
+        AgingKind::Delete => 0,
+        AgingKind::Loser => 1,
+    }
+}
+/// All rows of one kind beyond `after`.
+pub(super) fn aging_after(of: AgingKind, after: Option<&Aging>) -> Range<Slice> {
+    // No path ends in a NUL.
+    let from = after.map_or_else(|| [kind(of)].into(), |row| Slice::from([&*aging(row), &[0]].concat()));
+    from..[kind(of) + 1].into()
+}
+/// Reads [`aging`] back.
+pub(super) fn read_aging(of: AgingKind, bytes: &[u8]) -> Aging {
+    let at = |range: Range<usize>| bytes.get(range).unwrap_or_default();
+    let since = Hlc(u64::from_be_bytes(exactly(at(1..9))));
+    let rest = bytes.get(33..).unwrap_or_default();
+    Aging { kind: of, since, position: read_position(at(9..33)), path: read_path(rest) }
 }
 /// A node.
 pub(super) fn node(node: NodeId) -> Slice {

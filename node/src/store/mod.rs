@@ -6,6 +6,7 @@
 
 mod batch;
 mod blobs;
+mod chains;
 mod error;
 mod identity;
 mod keys;
@@ -20,14 +21,15 @@ mod verify;
 mod writer;
 
 pub use blobs::BlobWriter;
+pub use chains::{ChainFile, Remembered};
 pub use error::{OpenError, StoreError};
 pub use identity::BootChain;
 pub use row::Row;
 pub use verify::{FileReport, Summary, verify};
 
 use crate::cluster::{
-    Batch, BlobId, DiskReport, Head, Marks, MemberState, NodeId, OpId, Outcome, PathEntry, Position, Record, Restored,
-    Storage, Version,
+    Aging, AgingKind, Batch, BlobId, DiskReport, Head, Marks, MemberState, NodeId, OpId, Outcome, PathEntry, Position,
+    Record, Restored, Storage, Version,
 };
 use crate::path::FtpPath;
 use batch::LogEnd;
@@ -250,6 +252,10 @@ impl Storage for Store {
     }
     fn references(&self, blob: BlobId) -> u64 {
         self.read(Table::References, &keys::blob(blob)).unwrap_or(0)
+    }
+    fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging> {
+        let rows = self.view.scan(Table::Aging, keys::aging_after(kind, after));
+        rows.take(limit).map(|(key, _)| keys::read_aging(kind, &key)).collect()
     }
     fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>> {
         let own = self.end().marks.clone();

@@ -35,8 +35,17 @@ pub(super) fn tighten(dir: &Path) -> Result<bool, OpenError> {
 }
 
 /// What may be in a directory that no node has used yet: the traces of a first start that was cut short, and of mounting.
-const FAMILIAR: [&str; 8] =
-    ["lock", "database", "blobs", "staging", "control.sock", "endpoints.json", "identity.json", "lost+found"];
+const FAMILIAR: [&str; 9] = [
+    "lock",
+    "database",
+    "blobs",
+    "staging",
+    "control.sock",
+    "endpoints.json",
+    "identity.json",
+    "peers.json",
+    "lost+found",
+];
 
 /// Refuses a directory that is somebody else's, before anything in it or about it is changed.
 pub(super) fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
