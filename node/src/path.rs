@@ -2,7 +2,10 @@
 //! so no client path can reach outside the store.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Longest name of one component, in bytes (what common file systems allow).
@@ -95,6 +98,22 @@ impl FtpPath {
         self.0.rsplit('/').next().unwrap_or("")
     }
 
+    /// What lies strictly below this path in an ordered map of paths: one range, between `/a/` and `/a0`, for `0` follows
+    /// the slash. `/a-b`, which sorts between `/a` and `/a/b`, is not in it.
+    pub fn below_in<'a, V>(&self, map: &'a BTreeMap<Self, V>) -> btree_map::Range<'a, Self, V> {
+        let stem = self.0.trim_end_matches('/');
+        let (start, end) = (format!("{stem}/"), format!("{stem}0"));
+        map.range::<str, _>((Bound::Excluded(start.as_str()), Bound::Excluded(end.as_str())))
+    }
+
+    /// This path with its beginning `from` replaced by `to`, as when a directory is renamed. `from` must be the path itself
+    /// or above it.
+    pub fn moved(&self, from: &Self, to: &Self) -> Result<Self, PathError> {
+        let rest = self.0.strip_prefix(from.0.trim_end_matches('/')).ok_or(PathError::NotCanonical)?;
+        let rest = rest.trim_start_matches('/');
+        if rest.is_empty() { Ok(to.clone()) } else { to.resolve(&format!("./{rest}")) }
+    }
+
     /// True when `self` is `other` or lies below it.
     pub fn is_within(&self, other: &Self) -> bool {
         other.is_root() || self == other || self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.starts_with('/'))
@@ -106,6 +125,13 @@ impl TryFrom<String> for FtpPath {
     fn try_from(text: String) -> Result<Self, PathError> {
         let resolved = Self::root().resolve(&text)?;
         if resolved.as_str() == text { Ok(resolved) } else { Err(PathError::NotCanonical) }
+    }
+}
+
+/// Ordered and hashed as its text is, so that ranges of paths need no path at their ends.
+impl Borrow<str> for FtpPath {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -157,5 +183,26 @@ mod tests {
         assert_eq!(p("/a").split(), Some((FtpPath::root(), "a")));
         assert_eq!(FtpPath::root().split(), None);
         assert!(p("/a/b").is_within(&p("/a")) && !p("/ab").is_within(&p("/a")) && p("/a").is_within(&FtpPath::root()));
+    }
+
+    #[test]
+    fn what_lies_below_is_one_range() {
+        let paths = ["/a", "/a-b", "/a-b/c", "/a/b", "/a/b/c", "/a0", "/b"].map(|text| (p(text), ()));
+        let map = BTreeMap::from(paths);
+        let below = |dir: &str| -> Vec<&str> { p(dir).below_in(&map).map(|(path, ())| path.as_str()).collect() };
+        assert_eq!(below("/a"), ["/a/b", "/a/b/c"]);
+        assert_eq!(below("/a-b"), ["/a-b/c"]);
+        assert_eq!(below("/"), map.keys().map(FtpPath::as_str).collect::<Vec<_>>());
+        assert!(below("/b").is_empty());
+    }
+
+    #[test]
+    fn a_moved_path_keeps_what_is_behind_its_directory() {
+        assert_eq!(p("/a/b/c").moved(&p("/a"), &p("/x/y")).unwrap(), p("/x/y/b/c"));
+        assert_eq!(p("/a").moved(&p("/a"), &p("/x")).unwrap(), p("/x"));
+        assert_eq!(p("/a/b").moved(&FtpPath::root(), &p("/x")).unwrap(), p("/x/a/b"));
+        assert_eq!(p("/a").moved(&p("/b"), &p("/x")), Err(PathError::NotCanonical));
+        let long = p(&format!("/a/{}", vec!["x".repeat(250); 16].join("/")));
+        assert_eq!(long.moved(&p("/a"), &p(&format!("/{}", "y".repeat(200)))), Err(PathError::TooLong));
     }
 }

@@ -3,11 +3,12 @@
 
 use super::election::FAR_BEHIND;
 use super::frame;
+use super::info::RoleName;
 use super::io::Event;
 use super::lead::Lead;
 use super::marks::Marks;
 use super::member::{Collect, Cx, Member, Role};
-use super::message::{HeldLock, Message, RoleName};
+use super::message::{HeldLock, Message};
 use super::record::{Body, Record};
 use super::types::{Epoch, MS, Micros, NodeId};
 use rand_chacha::rand_core::RngCore;
@@ -26,7 +27,7 @@ impl Member {
         if matches!(self.role, Role::Lead(_)) && self.leader.is_some() {
             self.event(Event::Leaderless);
         }
-        let epoch = Epoch(self.top.max(self.log.state.promised.0) + 1, self.rng.next_u64());
+        let epoch = Epoch(self.top.max(self.log.state.promised.0).saturating_add(1), self.rng.next_u64());
         self.promise(epoch);
         (self.leader, self.candidate, self.hold_for, self.hold_until) = (None, None, None, 0);
         self.calm_until = now + 1000 * MS + self.jitter(500 * MS);
@@ -47,7 +48,7 @@ impl Member {
     /// Takes over once everybody answered, or time is up, and all that was promised has been pulled.
     pub(super) fn collect_step(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
-        if matches!(self.role, Role::Collect(_)) && !self.disk.healthy {
+        if matches!(self.role, Role::Collect(_)) && !self.could_lead() {
             return self.step_down(cx);
         }
         let Role::Collect(collect) = &mut self.role else { return };
@@ -288,12 +289,14 @@ impl Member {
                 self.collect_step(cx);
             }
             Role::Follow | Role::Lead(_) => {
+                let before = self.log.state.logged.clone();
+                let says_news = records.iter().any(|r| !before.has(r.position) && self.says_news(r));
                 let added = self.take_records(cx, records, committed);
                 if added && let Some(peer) = self.peers.all.get_mut(&from) {
                     peer.pulled = 0; // the next frame at once
                 }
                 let serving = matches!(&self.role, Role::Lead(l) if l.serving && l.stopping.is_none());
-                if added && serving {
+                if added && says_news && serving {
                     let Role::Lead(lead) = &self.role else { return };
                     let cover = self.log.cover(self.log.state.promised, lead.members.clone(), cx.storage);
                     self.append(cx, Body::Cover(cover));
@@ -301,6 +304,14 @@ impl Member {
             }
             Role::Elect { .. } => {}
         }
+    }
+
+    /// Whether a foreign record changes what our own epoch stands on. Another leader's merge record does only where it confirms
+    /// what is void here: were every one merged, two leaders that a bridge keeps apart would merge each other's for ever.
+    fn says_news(&self, record: &Record) -> bool {
+        record
+            .cover()
+            .is_none_or(|cover| self.log.unconfirmed.keys().any(|p| cover.marks.has(*p) && !cover.voids.contains(p)))
     }
 
     /// Whether a linked peer waits to become a member.

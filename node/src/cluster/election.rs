@@ -1,9 +1,10 @@
 //! Bully (Garcia-Molina, 1982): who suspects the leader asks every higher rank; no answer means it takes over. And the
 //! handover to a higher rank that came back.
 
+use super::info::RoleName;
 use super::io::Event;
 use super::member::{Cx, Member, Role};
-use super::message::{Message, RoleName};
+use super::message::Message;
 use super::types::{Epoch, MS, Micros, NodeId};
 
 /// A node that lacks more records than this of a linked one leaves the election to it, and is no member until it has them.
@@ -51,11 +52,11 @@ impl Member {
         if let Some((leader, epoch)) = self.leader {
             return self.ask_for_handover(cx, leader, epoch);
         }
-        if now < self.wait_until || self.is_held(now) || !self.disk.healthy {
+        if now < self.wait_until || self.is_held(now) || !self.could_lead() {
             return;
         }
         // A linked leader will collect again to include us.
-        let leads = |said: &super::Info| said.disk.healthy && matches!(said.role, RoleName::Collect | RoleName::Lead);
+        let leads = |said: &super::Info| said.could_lead() && matches!(said.role, RoleName::Collect | RoleName::Lead);
         let led = self.peers.all_linked(now).any(|(.., said)| leads(said));
         if led || self.is_behind(now) {
             return;
@@ -72,11 +73,12 @@ impl Member {
 
     /// The linked peers that outrank us and could lead.
     fn higher(&self, now: Micros) -> impl Iterator<Item = NodeId> + '_ {
-        let able = self.peers.all_linked(now).filter(|(.., said)| said.disk.healthy);
+        let able = self.peers.all_linked(now).filter(|(.., said)| said.could_lead());
         able.filter(|(_, p, _)| p.info.rank > self.me.rank).map(|(id, ..)| id)
     }
 
-    /// Leads and collects no more: a node whose disk hangs can neither commit nor promise. Its heartbeats say so.
+    /// Leads and collects no more: a node whose disk hangs can neither commit nor promise, and stamps of a clock that is
+    /// ahead would win over all others. Its heartbeats say so.
     pub(super) fn step_down(&mut self, cx: Cx<'_>) {
         self.role = Role::Follow;
         self.lose_leader(cx, 200 * MS);
@@ -88,11 +90,13 @@ impl Member {
         now < self.hold_until && !self.hold_for.is_some_and(|h| self.peers.has_refused(h))
     }
 
-    /// Far behind a linked node that covers all we have: it is the better leader.
+    /// Far behind a linked node that covers all we have: it is the better leader, unless its clock bars it for longer than
+    /// anybody waits.
     fn is_behind(&self, now: Micros) -> bool {
         let logged = &self.log.state.logged;
         self.peers
             .all_linked(now)
+            .filter(|(_, _, said)| said.clock_ahead == 0)
             .any(|(_, _, said)| logged.lacks(&said.marks) > FAR_BEHIND && said.marks.covers(logged))
     }
 
@@ -102,7 +106,7 @@ impl Member {
         let Some(peer) = self.peers.all.get(&leader) else { return };
         let caught_up = peer.said.as_ref().is_some_and(|i| self.log.state.logged.covers(&i.marks));
         let lower = peer.info.rank < self.me.rank;
-        let highest = self.higher(now).next().is_none() && self.disk.healthy;
+        let highest = self.higher(now).next().is_none() && self.could_lead();
         if lower && highest && caught_up && epoch == self.log.state.promised && now - peer.asked.min(now) > ASK_AGAIN {
             self.ask(cx, leader);
         }
@@ -120,7 +124,7 @@ impl Member {
         let now = cx.mono();
         let following = matches!(self.role, Role::Follow);
         // Who follows a live leader leaves the asker alone: that leader will find it, or it has none.
-        if following && (self.leader.is_some() || self.is_behind(now) || !self.disk.healthy) {
+        if following && (self.leader.is_some() || self.is_behind(now) || !self.could_lead()) {
             return;
         }
         self.send(from, Message::Answer);
@@ -138,7 +142,8 @@ impl Member {
 
     pub(super) fn on_handover_ask(&mut self, cx: Cx<'_>, from: NodeId) {
         let now = cx.mono();
-        let better = self.outranks_us(from) && self.peers.linked(from, now);
+        let able = self.peers.said(from).is_some_and(super::Info::could_lead);
+        let better = self.outranks_us(from) && self.peers.linked(from, now) && able;
         if let Role::Lead(lead) = &mut self.role
             && lead.serving
             && better

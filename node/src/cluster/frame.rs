@@ -35,6 +35,7 @@ fn weight(record: &Record) -> usize {
                 effect.path.as_str().len() * 6 + positions(effect.over.len()) + what + 100
             })
             .sum(),
+        Body::Drop(dropped) => dropped.heads.iter().map(|(path, _)| path.as_str().len() * 6 + positions(1)).sum(),
     };
     body + ids(record.durability.len()) + 300
 }
@@ -57,7 +58,7 @@ mod tests {
         let path = FtpPath::root().resolve(name).unwrap();
         let over = vec![Position { epoch: Epoch(u64::MAX, u64::MAX), seq: u64::MAX }];
         let effects = vec![Effect { path, over, what: Version::Deleted }];
-        record(Body::Write(Write { op: OpId(u128::MAX), blob: None, effects }))
+        record(Body::Write(Write { op: OpId(u128::MAX), blob: None, effects, forget: None }))
     }
 
     #[test]

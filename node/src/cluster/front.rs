@@ -1,9 +1,10 @@
 //! The front: one client operation from its submission to its answer, across lost leaders, lost messages and lost replicas.
 //! It keeps the operation's id for as long as it tries, so the leader's outcome table can answer repeats.
 
+use super::change::{Change, Refusal, Staged};
 use super::io::{Config, FrontEvent, Output};
 use super::member::{Cx, Member};
-use super::message::{Change, HeldLock, Message, Refusal, Staged};
+use super::message::{HeldLock, Message};
 use super::record::Outcome;
 use super::types::{BlobId, Epoch, Hlc, MS, Micros, NodeId, OpId, Token};
 
@@ -118,7 +119,8 @@ impl Member {
         let Some((leader, epoch)) = self.leader else { return };
         let Some(front) = self.fronts.get_mut(&op) else { return };
         front.again = now + if front.phase == Phase::Staging { RENEW } else { self.config.rpc };
-        if front.phase == Phase::Committing {
+        // To forget a node takes no lock: the request is the commit.
+        if front.phase == Phase::Committing || matches!(front.change, Change::Forget { .. }) {
             front.doubtful = true;
             front.first_asked = front.first_asked.or(Some((leader, epoch)));
         }

@@ -1,13 +1,13 @@
 //! The leader's answers to fronts: locks with plans, replacements for lost replicas, commits.
 
-use super::decide::{Sight, admit, effects};
+use super::change::{Change, Refusal, Staged};
+use super::decide::{admit, effects};
 use super::locks::Requested;
 use super::log::COPIES;
 use super::member::{Cx, Member, Role};
-use super::message::{Change, Message, Refusal, Staged};
-use super::record::{Body, PathEntry, Write};
-use super::types::{Epoch, Hlc, NodeId, OpId, Token};
-use crate::path::FtpPath;
+use super::message::Message;
+use super::record::{Body, Write};
+use super::types::{Hlc, NodeId, OpId, Token};
 
 /// A front's request to commit.
 #[derive(Debug)]
@@ -19,30 +19,7 @@ pub(super) struct Asked {
     pub(super) floor: Hlc,
 }
 
-/// The index with the tail of the log on top, and the locks.
-struct LeaderSight<'a> {
-    member: &'a Member,
-    cx: Cx<'a>,
-    epoch: Epoch,
-}
-
-impl Sight for LeaderSight<'_> {
-    fn entry(&self, path: &FtpPath) -> PathEntry {
-        self.member.log.leader_entry(path, self.epoch, self.cx.storage)
-    }
-    fn has_children(&self, dir: &FtpPath) -> bool {
-        self.member.log.leader_has_children(dir, self.epoch, self.cx.storage)
-    }
-    fn is_busy_below(&self, dir: &FtpPath) -> bool {
-        matches!(&self.member.role, Role::Lead(lead) if lead.locks.held_below(dir))
-    }
-}
-
 impl Member {
-    fn sight<'a>(&'a self, cx: Cx<'a>) -> LeaderSight<'a> {
-        LeaderSight { member: self, cx, epoch: self.log.state.promised }
-    }
-
     /// Few members: wait for those not yet Down; below `min_copies` not at all.
     pub(super) fn enough_members(&self, cx: Cx<'_>) -> bool {
         let Role::Lead(lead) = &self.role else { return false };
@@ -100,12 +77,31 @@ impl Member {
         if self.answer_repeat(cx, front, op) {
             return self.grant_locks(cx);
         }
+        if let Change::Forget { node } = change {
+            return self.on_forget(cx, front, op, node);
+        }
+        // What keeps a subtree waiting is not asked to when it cannot be done anyway.
+        if change.takes_subtrees()
+            && !matches!(&self.role, Role::Lead(lead) if lead.locks.holder(op).is_some())
+            && let Err(refusal) = admit(&self.sight(cx), &change)
+        {
+            return self.refuse_lock(cx, front, op, refusal);
+        }
         let Role::Lead(lead) = &mut self.role else { return };
         match lead.locks.request(front, op, change, cx.mono()) {
             Requested::Queued => self.grant_locks(cx),
             Requested::Held => self.send_grant(cx, op),
             Requested::Full => self.send(front, Message::Refused { op, refusal: Refusal::Busy }),
         }
+    }
+
+    /// Refuses before a lock is held, and lets whoever waited behind go on.
+    fn refuse_lock(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, refusal: Refusal) {
+        if let Role::Lead(lead) = &mut self.role {
+            lead.locks.unlock(front, op, None);
+        }
+        self.send(front, Message::Refused { op, refusal });
+        self.grant_locks(cx);
     }
 
     /// Grants what can be granted, with a plan, or refuses it.
@@ -133,7 +129,12 @@ impl Member {
                         lead.locks.release(op);
                     }
                     let soon = refusal == Refusal::TooFewCopies && self.may_have_more(cx);
-                    let answer = if soon { Message::NotLeader { op } } else { Message::Refused { op, refusal } };
+                    // A refusal says what is there, as a read does: a leader that may have been replaced says nothing.
+                    let answer = if soon || !self.lease_ok(cx) {
+                        Message::NotLeader { op }
+                    } else {
+                        Message::Refused { op, refusal }
+                    };
                     self.send(holder.front, answer);
                 } else {
                     self.announce_grant(op, holder.token, holder.change);
@@ -322,7 +323,7 @@ impl Member {
         let hlc = self.log.next_hlc(wall, floor);
         #[cfg(feature = "planted-bugs")]
         let hlc = if self.config.planted == super::planted::Planted::WallClock { Hlc(wall) } else { hlc };
-        let write = Write { op, blob: staged.as_ref().map(Staged::blob), effects };
+        let write = Write { op, blob: staged.as_ref().map(Staged::blob), effects, forget: None };
         let position = self.append_stamped(cx, Body::Write(write), hlc);
         let Role::Lead(lead) = &mut self.role else { return };
         if let Some(holder) = lead.locks.holder_mut(op) {

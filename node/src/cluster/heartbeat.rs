@@ -1,7 +1,8 @@
 //! What is done at the pace of heartbeats: saying where we stand, hearing where others stand, acknowledging.
 
+use super::info::{DiskReport, Info, RoleName};
 use super::member::{Cx, Member};
-use super::message::{Info, Message, RoleName};
+use super::message::Message;
 use super::types::{MS, Micros, NodeId};
 
 impl Member {
@@ -15,6 +16,9 @@ impl Member {
         self.acknowledge(true); // a broken link may have lost the last one
         self.log.expire_outcomes(now, self.config.outcome_retention, cx.storage);
         self.tick_collector(cx);
+        self.judge_clock(cx);
+        self.tick_aging(cx);
+        self.forget_absent(cx);
         let held =
             now < self.hold_until && self.leader.is_none_or(|(l, _)| l == self.me.node || self.peers.linked(l, now));
         let (role, committed) = self.role_name();
@@ -27,7 +31,9 @@ impl Member {
                 held: held && self.hold_for != Some(node),
                 marks: self.log.state.logged.clone(),
                 committed,
-                disk: self.disk,
+                disk: DiskReport { healthy: self.is_fit(), ..self.disk },
+                wall: cx.now.wall,
+                clock_ahead: self.clock_ahead,
             };
             self.send(node, Message::Heartbeat { sent: now, echo, info: Box::new(info) });
         }

@@ -1,6 +1,8 @@
 //! What goes into a member and what comes out of it. The shell in `peer/driver` and the simulator speak nothing else.
 
-use super::message::{Change, DiskReport, Message, Refusal, RoleName, Staged};
+use super::change::{Change, Refusal, Staged};
+use super::info::{DiskReport, RoleName};
+use super::message::Message;
 use super::record::Outcome;
 use super::types::{BlobId, Epoch, Micros, NodeId, OpId, PeerInfo, Position, Token};
 
@@ -96,17 +98,29 @@ pub enum Output {
         /// What happened.
         event: FrontEvent,
     },
-    /// A read may go ahead: the local index has all it must show.
+    /// A read may go ahead, or must be refused.
     ReadReady {
         /// The caller's number.
         id: u64,
-        /// The position it shows; `None` when no leader answered in 3 s and the local index has to do.
-        position: Option<Position>,
+        /// What the local index shows by now.
+        shows: Shows,
     },
     /// Blobs that nothing refers to any more and no front keeps: delete them.
     DropBlobs(Vec<BlobId>),
     /// For logs, metrics and the simulator's checkers.
     Event(Event),
+}
+
+/// What the local index is good for when a read has waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows {
+    /// All that was committed when the read came: the leader's position then is covered.
+    Committed(Position),
+    /// What this node has. No leader was there for 3 s, and reads go on without one.
+    Local,
+    /// There is a leader, and in 10 s this node did not get as far as it: what it shows may be older than what others were
+    /// told is done. No read may be answered from it.
+    Behind,
 }
 
 /// How an operation goes on, for the session.
@@ -186,12 +200,29 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// A node is no member any more, nor ever again: it is refused from now on.
+    Forgot {
+        /// Which.
+        node: NodeId,
+    },
     /// A peer's state changed.
     Liveness {
         /// Who.
         node: NodeId,
         /// How.
         liveness: Liveness,
+    },
+    /// A peer named an epoch counter that no cluster can have come to; its messages that do are dropped.
+    Implausible {
+        /// Who.
+        from: NodeId,
+        /// The counter.
+        counter: u64,
+    },
+    /// This node's wall clock came to be too far ahead of its peers', or is so no longer.
+    ClockAhead {
+        /// How far, in microseconds; 0 when it is within bounds again.
+        by: Micros,
     },
 }
 
@@ -220,6 +251,9 @@ pub struct MemberStatus {
     pub behind: u64,
     /// Its disk.
     pub disk: DiskReport,
+    /// How many microseconds its clock is ahead of the others, when that bars it from leading and from new files; else 0.
+    #[serde(default)]
+    pub clock_ahead: Micros,
 }
 
 /// The state of the cluster as seen from one node.
@@ -266,6 +300,10 @@ pub struct Config {
     pub max_waiters: usize,
     /// How long outcomes are kept for repeats. 10 min; no front retries for longer than half of it.
     pub outcome_retention: Micros,
+    /// How long losers of a conflict are kept. 7 days.
+    pub loser_retention: Micros,
+    /// A node that is silent for this long is forgotten, while most of the known nodes are there. 7 days.
+    pub forget_after: Micros,
     /// How long staged bytes whose front is gone are kept.
     pub staged_grace: Micros,
     /// How long replaced bytes are kept for readers of the old version.
@@ -280,6 +318,8 @@ pub struct Config {
     pub disk_reserve: u64,
     /// Copies below which a write is refused. 2; 1 only by the operator's word.
     pub min_copies: usize,
+    /// How far ahead of its peers a wall clock may be before its node neither leads nor takes new files. 500 ms.
+    pub clock_bound: Micros,
     /// Records in one frame.
     pub records_per_frame: usize,
     /// A planted bug, for the simulator's self-test.
@@ -301,6 +341,8 @@ impl Default for Config {
             lock_wait: 30_000 * ms,
             max_waiters: 1024,
             outcome_retention: 600_000 * ms,
+            loser_retention: 7 * 24 * 3_600_000 * ms,
+            forget_after: 7 * 24 * 3_600_000 * ms,
             staged_grace: 900_000 * ms,
             replaced_grace: 60_000 * ms,
             max_upload: 6 * 3_600_000 * ms,
@@ -308,6 +350,7 @@ impl Default for Config {
             stall_bytes: 240 * 1024,
             disk_reserve: 64 * 1024 * 1024,
             min_copies: 2,
+            clock_bound: 500 * ms,
             records_per_frame: 512,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),

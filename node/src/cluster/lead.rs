@@ -2,11 +2,12 @@
 //! set has fsynced it, in order of position, so that one number says what is committed.
 
 use super::frame;
+use super::info::{Info, RoleName};
 use super::io::{Config, Event};
 use super::locks::LockTable;
 use super::marks::Marks;
 use super::member::{Cx, Member, Role};
-use super::message::{Info, Message, RoleName};
+use super::message::Message;
 use super::placement::{Candidate, choose};
 use super::record::{Body, Record};
 use super::types::{Epoch, Hlc, MS, Micros, NodeId, OpId, Position};
@@ -64,7 +65,7 @@ impl Lead {
             serving: false,
             stopping: None,
             committed: 0,
-            locks: LockTable::new(epoch, config.lock_lease, config.lock_wait, config.max_waiters),
+            locks: LockTable::new(epoch, config),
             waiters: BTreeMap::new(),
             lease: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -96,7 +97,7 @@ impl Member {
 
     pub(super) fn tick_lead(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
-        if !self.disk.healthy {
+        if !self.could_lead() {
             return self.step_down(cx);
         }
         let Role::Lead(lead) = &self.role else { return };
@@ -214,8 +215,8 @@ impl Member {
             let has = said.marks.count(epoch).max(lead.received.get(member).copied().unwrap_or(0));
             let fresh = || Sent { marks: said.marks.clone(), had: has, since: now, full: false };
             let sent = lead.sent.entry(*member).or_insert_with(fresh);
-            let total = |marks: &Marks| marks.iter().map(|(_, n)| n).sum::<u64>();
-            let has = has + total(&said.marks);
+            let total = |marks: &Marks| marks.iter().map(|(_, n)| n).fold(0, u64::saturating_add);
+            let has = total(&said.marks).saturating_add(has);
             let arrived = said.marks.covers(&sent.marks);
             if has != sent.had || arrived {
                 (sent.had, sent.since) = (has, now);
@@ -375,7 +376,10 @@ impl Member {
             let given = lead.given.get(m).map_or(0, |g| g.0);
             ok.then(|| Candidate { node: *m, zone: zone.cloned().unwrap_or_default(), used: disk.used, given })
         };
-        let candidates: Vec<Candidate> = lead.members.iter().filter_map(fit).collect();
+        // A node whose clock is ahead gets nothing while there are enough others.
+        let sound = |m: &&NodeId| self.peers.said(**m).is_none_or(|i| i.clock_ahead == 0);
+        let enough = lead.members.iter().filter(sound).count() >= self.config.min_copies;
+        let candidates: Vec<Candidate> = lead.members.iter().filter(|m| !enough || sound(m)).filter_map(fit).collect();
         let chosen = choose(candidates, Some(near), count);
         let used: Vec<u64> = chosen.iter().map(|n| self.peers.disk(*n).used).collect();
         if let Role::Lead(lead) = &mut self.role {

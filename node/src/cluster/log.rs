@@ -1,11 +1,12 @@
 //! The log of one member and its folding into the index. The tail (logged, not known to be committed) stays in memory; what
 //! is committed is applied once, in the order of arrival, which is causal.
 
+use super::fold::blobs;
 use super::marks::Marks;
 use super::pending::{Pending, View};
-use super::record::{Body, Cover, Effect, Head, Location, Outcome, PathEntry, Record, Version, Write};
+use super::record::{Body, Cover, Outcome, Record, Write};
 use super::storage::{MemberState, Storage};
-use super::types::{BlobId, Epoch, Hlc, Micros, NodeId, OpId, Position, Stamp};
+use super::types::{BlobId, Epoch, Hlc, Micros, NodeId, OpId, Position};
 use crate::path::FtpPath;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,17 +25,19 @@ pub(super) struct Log {
     /// The batch being built.
     pub(super) pending: Pending,
     /// Logged, not applied, in order of arrival.
-    tail: VecDeque<Arc<Record>>,
+    pub(super) tail: VecDeque<Arc<Record>>,
     /// How many records of the tail touch a path.
-    touched: BTreeMap<FtpPath, usize>,
+    pub(super) touched: BTreeMap<FtpPath, usize>,
     /// Positions and paths of heads that no epoch has confirmed.
-    unconfirmed: BTreeMap<Position, BTreeSet<FtpPath>>,
+    pub(super) unconfirmed: BTreeMap<Position, BTreeSet<FtpPath>>,
     /// Outcomes in the order in which they are to be forgotten.
-    outcomes: VecDeque<(Micros, OpId)>,
+    pub(super) outcomes: VecDeque<(Micros, OpId)>,
     /// Blobs whose last reference went, for the collector.
     pub(super) unreferenced: Vec<BlobId>,
     /// Blobs that came to be in the log, for the collector.
     pub(super) logged_blobs: Vec<BlobId>,
+    /// Nodes that records forgot since this was last looked at.
+    pub(super) forgot: Vec<NodeId>,
     /// A planted mistake in the fold.
     #[cfg(feature = "planted-bugs")]
     pub(super) planted: super::planted::Planted,
@@ -51,6 +54,7 @@ impl Log {
             outcomes: outcomes.into_iter().map(|op| (now, op)).collect(),
             unreferenced: vec![],
             logged_blobs: vec![],
+            forgot: vec![],
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
         };
@@ -87,17 +91,30 @@ impl Log {
         self.state.hlc = self.state.hlc.max(record.hlc);
         self.pending.record(record.clone());
         self.logged_blobs.extend(record.write().and_then(|w| w.blob));
-        if let Body::Cover(cover) = &record.body {
-            let known: BTreeSet<NodeId> = self.state.known.iter().chain(&cover.members).copied().collect();
-            self.state.known = known.into_iter().collect();
-        }
+        self.note_nodes(record);
         self.push_tail(record.clone());
         true
     }
 
+    /// Keeps the list of who must have covered what is collected. It is in the log, and not a matter of whom a node has met.
+    fn note_nodes(&mut self, record: &Record) {
+        let state = &mut self.state;
+        if let Some(node) = record.write().and_then(|w| w.forget)
+            && !state.forgotten.contains(&node)
+        {
+            state.forgotten.push(node);
+            state.known.retain(|n| *n != node);
+            self.forgot.push(node);
+        }
+        if let Body::Cover(cover) = &record.body {
+            let known: BTreeSet<NodeId> = state.known.iter().chain(&cover.members).copied().collect();
+            state.known = known.into_iter().filter(|n| !state.forgotten.contains(n)).collect();
+        }
+    }
+
     fn push_tail(&mut self, record: Arc<Record>) {
-        for effect in record.write().iter().flat_map(|w| &w.effects) {
-            *self.touched.entry(effect.path.clone()).or_insert(0) += 1;
+        for path in record.paths() {
+            *self.touched.entry(path.clone()).or_insert(0) += 1;
         }
         self.tail.push_back(record);
     }
@@ -162,154 +179,6 @@ impl Log {
         true
     }
 
-    /// `void`: a cover that is applied with it says that another copy counts.
-    fn apply(&mut self, now: Micros, record: &Record, void: bool, storage: &dyn Storage) {
-        match &record.body {
-            Body::Write(write) => {
-                let confirmed = self.state.committed.has(record.position);
-                for effect in &write.effects {
-                    if let Some(count) = self.touched.get_mut(&effect.path) {
-                        *count -= 1;
-                        if *count == 0 {
-                            self.touched.remove(&effect.path);
-                        }
-                    }
-                    self.apply_effect(record, write, effect, confirmed, storage);
-                }
-                if confirmed || !void || self.view(storage).outcome(write.op).is_none() {
-                    self.pending.outcome(write.op, Some(record.outcome()));
-                    self.outcomes.push_back((now, write.op));
-                }
-            }
-            Body::Cover(cover) => self.apply_cover(cover, storage),
-        }
-        let position = record.position;
-        self.state.applied.raise(position.epoch, position.seq + 1);
-        self.pending.touch_state();
-    }
-
-    fn apply_effect(
-        &mut self,
-        record: &Record,
-        write: &Write,
-        effect: &Effect,
-        confirmed: bool,
-        storage: &dyn Storage,
-    ) {
-        let before = self.view(storage).entry(&effect.path).unwrap_or_default();
-        let mut after = before.clone();
-        let (gone, kept) =
-            std::mem::take(&mut after.heads).into_iter().partition(|h| effect.over.contains(&h.position));
-        after.heads = kept;
-        let gone: Vec<Head> = gone;
-        for head in gone.iter().filter(|h| !h.confirmed) {
-            self.forget_unconfirmed(head.position, &effect.path);
-        }
-        if !confirmed {
-            self.unconfirmed.entry(record.position).or_default().insert(effect.path.clone());
-        }
-        after.heads.push(head_of(record, write, effect, confirmed));
-        sort(&mut after);
-        #[cfg(feature = "planted-bugs")]
-        if self.planted == super::planted::Planted::DropLosers {
-            after.heads.truncate(1);
-        }
-        self.count_references(&effect.what, &gone, storage);
-        self.put(&effect.path, &before, after);
-    }
-
-    fn count_references(&mut self, new: &Version, gone: &[Head], storage: &dyn Storage) {
-        let added = blobs(new).map(|b| (b, 1));
-        let removed = gone.iter().flat_map(|h| blobs(&h.what)).map(|b| (b, -1));
-        for (blob, by) in added.chain(removed).collect::<Vec<(BlobId, i64)>>() {
-            let count = self.view(storage).references(blob).saturating_add_signed(by);
-            self.pending.references(blob, count);
-            if count == 0 {
-                self.unreferenced.push(blob);
-            }
-        }
-    }
-
-    fn apply_cover(&mut self, cover: &Cover, storage: &dyn Storage) {
-        let confirmed: Vec<Position> =
-            self.unconfirmed.keys().copied().filter(|p| cover.marks.has(*p) && !cover.voids.contains(p)).collect();
-        for position in confirmed {
-            self.confirm(position, storage);
-        }
-    }
-
-    fn confirm(&mut self, position: Position, storage: &dyn Storage) {
-        for path in self.unconfirmed.remove(&position).unwrap_or_default() {
-            let before = self.view(storage).entry(&path).unwrap_or_default();
-            let mut after = before.clone();
-            for head in after.heads.iter_mut().filter(|h| h.position == position) {
-                head.confirmed = true;
-            }
-            self.put(&path, &before, after);
-        }
-    }
-
-    fn forget_unconfirmed(&mut self, position: Position, path: &FtpPath) {
-        if let Some(paths) = self.unconfirmed.get_mut(&position) {
-            paths.remove(path);
-            if paths.is_empty() {
-                self.unconfirmed.remove(&position);
-            }
-        }
-    }
-
-    fn put(&mut self, path: &FtpPath, before: &PathEntry, after: PathEntry) {
-        self.count_copies(before, -1);
-        self.count_copies(&after, 1);
-        self.pending.entry(path.clone(), Some(after));
-    }
-
-    /// Keeps the figures of visible files: how many, how many copies on which node, how many copies short of three.
-    fn count_copies(&mut self, entry: &PathEntry, by: i64) {
-        let Some(head) = entry.visible().filter(|h| matches!(h.what, Version::File(_))) else { return };
-        let state = &mut self.state;
-        state.files = state.files.saturating_add_signed(by);
-        let short = COPIES.saturating_sub(head.location.nodes.len()) as i64;
-        state.shortfall = state.shortfall.saturating_add_signed(by * short);
-        for node in &head.location.nodes {
-            let count = state.copies.entry(*node).or_insert(0);
-            *count = count.saturating_add_signed(by);
-        }
-    }
-
-    /// The heads of a path as the leader must see them: all that is logged counts, committed or not.
-    pub(super) fn leader_entry(&self, path: &FtpPath, epoch: Epoch, storage: &dyn Storage) -> PathEntry {
-        let mut entry = self.view(storage).entry(path).unwrap_or_default();
-        if !self.touched.contains_key(path) && entry.heads.iter().all(|h| h.confirmed) {
-            return entry;
-        }
-        for record in &self.tail {
-            match &record.body {
-                Body::Write(write) => {
-                    for effect in write.effects.iter().filter(|e| e.path == *path) {
-                        entry.heads.retain(|h| !effect.over.contains(&h.position));
-                        let confirmed = record.epoch() == epoch || self.state.committed.has(record.position);
-                        entry.heads.push(head_of(record, write, effect, confirmed));
-                    }
-                }
-                Body::Cover(cover) => {
-                    for head in entry.heads.iter_mut() {
-                        head.confirmed |= cover.marks.has(head.position) && !cover.voids.contains(&head.position);
-                    }
-                }
-            }
-        }
-        sort(&mut entry);
-        entry
-    }
-
-    /// Whether anything visible lies below `dir`, committed or not.
-    pub(super) fn leader_has_children(&self, dir: &FtpPath, epoch: Epoch, storage: &dyn Storage) -> bool {
-        let touched = self.touched.keys().filter(|p| *p != dir && p.is_within(dir));
-        let coming = touched.into_iter().any(|p| self.leader_entry(p, epoch, storage).visible().is_some());
-        coming || self.view(storage).has_children(dir)
-    }
-
     /// Whether a record that is not applied yet refers to a blob.
     pub(super) fn is_in_tail(&self, blob: BlobId) -> bool {
         let of = |w: &Write| w.blob == Some(blob) || w.effects.iter().any(|e| blobs(&e.what).any(|b| b == blob));
@@ -358,7 +227,7 @@ impl Log {
 
     /// A clock greater than all that was seen, not below the wall clock nor `floor`.
     pub(super) fn next_hlc(&mut self, wall: Micros, floor: Hlc) -> Hlc {
-        self.state.hlc = Hlc(wall.max(self.state.hlc.0 + 1).max(floor.0));
+        self.state.hlc = Hlc(wall.max(self.state.hlc.0.saturating_add(1)).max(floor.0));
         self.state.hlc
     }
 
@@ -375,26 +244,4 @@ impl Log {
             }
         }
     }
-}
-
-fn head_of(record: &Record, write: &Write, effect: &Effect, confirmed: bool) -> Head {
-    let nodes = if let Version::File(file) = &effect.what { file.replicas.clone() } else { vec![] };
-    let stamp = Stamp { hlc: record.hlc, position: record.position };
-    Head {
-        position: record.position,
-        hlc: record.hlc,
-        op: write.op,
-        confirmed,
-        what: effect.what.clone(),
-        location: Location { stamp, nodes },
-    }
-}
-
-fn sort(entry: &mut PathEntry) {
-    entry.heads.sort_by_key(|h| std::cmp::Reverse(h.stamp()));
-}
-
-fn blobs(version: &Version) -> impl Iterator<Item = BlobId> + '_ {
-    let file = if let Version::File(file) = version { Some(file) } else { None };
-    file.into_iter().flat_map(|f| f.extents.iter().map(|e| e.blob))
 }

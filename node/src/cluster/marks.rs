@@ -43,7 +43,7 @@ impl Marks {
     }
     /// How many records `other` covers that are not covered here.
     pub fn lacks(&self, other: &Self) -> u64 {
-        other.0.iter().map(|(e, n)| n.saturating_sub(self.count(*e))).sum()
+        other.0.iter().map(|(e, n)| n.saturating_sub(self.count(*e))).fold(0, u64::saturating_add)
     }
     /// The epochs with their marks, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Epoch, u64)> + '_ {

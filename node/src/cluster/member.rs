@@ -1,12 +1,14 @@
 //! One node's part in the cluster protocol: takes inputs, keeps the state, hands out what is to be done. The parts are in
 //! `election`, `collect`, `lead`, `grant`, `front`, `read` and `collector`; `../../../ARCHITECTURE.md` tells their story.
 
+use super::aging::AgingSeen;
 use super::collector::Collector;
 use super::front::Front;
+use super::info::{DiskReport, RoleName};
 use super::io::{Config, Event, Input, Output};
 use super::lead::Lead;
 use super::log::Log;
-use super::message::{DiskReport, HeldLock, Message, RoleName};
+use super::message::{HeldLock, Message};
 use super::peers::Peers;
 use super::read::Reads;
 use super::storage::{Batch, Restored, Storage};
@@ -87,7 +89,10 @@ pub struct Member {
     pub(super) fronts: BTreeMap<OpId, Front>,
     pub(super) reads: Reads,
     pub(super) collector: Collector,
+    pub(super) aging: AgingSeen,
     pub(super) disk: DiskReport,
+    /// How far our wall clock is ahead of the others', when that bars us from leading and from new files; else 0.
+    pub(super) clock_ahead: Micros,
     /// How many records of the promised epoch were logged up to which batch.
     logged_at: VecDeque<(u64, u64)>,
     /// How many records of the promised epoch are on the disk.
@@ -134,7 +139,9 @@ impl Member {
             top: log.state.promised.0,
             fronts: BTreeMap::new(),
             reads: Reads::default(),
+            aging: AgingSeen::default(),
             disk: DiskReport::default(),
+            clock_ahead: 0,
             logged_at: VecDeque::new(),
             durable,
             acknowledged: 0,
@@ -189,6 +196,7 @@ impl Member {
         }
         self.stream(cx);
         self.note_blobs(cx);
+        self.note_forgotten();
     }
 
     /// What to do now, in order. Call it after [`Self::take_batch`].
@@ -205,7 +213,7 @@ impl Member {
     }
 
     fn link_up(&mut self, cx: Cx<'_>, info: PeerInfo) {
-        if info.node == self.me.node {
+        if info.node == self.me.node || self.log.state.forgotten.contains(&info.node) {
             return;
         }
         let node = info.node;
@@ -218,7 +226,7 @@ impl Member {
 
     fn receive(&mut self, cx: Cx<'_>, from: NodeId, message: Message) {
         // Without its Hello a peer is a stranger; it will repeat itself.
-        if self.peers.all.contains_key(&from) {
+        if self.peers.all.contains_key(&from) && self.believes(cx, from, &message) {
             self.dispatch(cx, from, message);
         }
     }

@@ -1,10 +1,11 @@
 //! Messages between members, as JSON on the RPC port. Each is one-way; answers are messages of their own, and whoever waits
 //! for one does so with a deadline.
 
+use super::change::{Change, Refusal, Staged};
+use super::info::Info;
 use super::marks::Marks;
-use super::record::{Extent, Outcome, Record};
-use super::types::{BlobId, Epoch, Hlc, Micros, NodeId, OpId, Position, Token};
-use crate::path::FtpPath;
+use super::record::{Outcome, Record};
+use super::types::{Epoch, Hlc, Micros, NodeId, OpId, Position, Token};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -209,51 +210,6 @@ pub enum Message {
     },
 }
 
-/// What every heartbeat says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Info {
-    /// What the sender is doing.
-    pub role: RoleName,
-    /// The epoch it promised to.
-    pub promised: Epoch,
-    /// Whom it follows.
-    pub leader: Option<(NodeId, Epoch)>,
-    /// Whether the lease of its leader binds it, towards the receiver.
-    pub held: bool,
-    /// What is in its log.
-    pub marks: Marks,
-    /// How many records of its epoch it has committed, when it leads.
-    pub committed: u64,
-    /// Its disk.
-    pub disk: DiskReport,
-}
-
-/// Roles as peers and people see them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RoleName {
-    /// Follows, or looks for someone to follow.
-    #[default]
-    Follow,
-    /// Asks higher ranks.
-    Elect,
-    /// Collects promises, or waits for the first record of its epoch.
-    Collect,
-    /// Serves.
-    Lead,
-}
-
-/// A node's disk, for placement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DiskReport {
-    /// Bytes of blobs and inline files.
-    pub used: u64,
-    /// Bytes free on its file system.
-    pub free: u64,
-    /// False while writes fail or stall: it leaves placement.
-    pub healthy: bool,
-}
-
 /// A lock that one of the sender's fronts holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeldLock {
@@ -265,125 +221,4 @@ pub struct HeldLock {
     pub change: Change,
     /// Where it stages.
     pub replicas: Vec<NodeId>,
-}
-
-/// What a client wants changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Change {
-    /// STOR: a whole new version of a file.
-    Store {
-        /// Where.
-        path: FtpPath,
-        /// Refuse if something is there (STOU, and profiles without "modify").
-        create_only: bool,
-    },
-    /// DELE.
-    Delete {
-        /// What.
-        path: FtpPath,
-    },
-    /// MKD.
-    MakeDirectory {
-        /// Where.
-        path: FtpPath,
-    },
-    /// RMD of an empty directory.
-    RemoveDirectory {
-        /// What.
-        path: FtpPath,
-    },
-    /// RNFR and RNTO of a file.
-    Rename {
-        /// From here.
-        from: FtpPath,
-        /// To there.
-        to: FtpPath,
-    },
-    /// MFMT.
-    SetModified {
-        /// Of what.
-        path: FtpPath,
-        /// Microseconds since the Unix epoch.
-        modified: Micros,
-    },
-}
-
-/// Bytes staged by one attempt, confirmed as durable by every node named.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Staged {
-    /// The new extent. An empty file has an empty one.
-    pub extent: Extent,
-    /// The nodes that confirmed it.
-    pub confirmed: Vec<NodeId>,
-}
-
-impl Staged {
-    /// The blob's name.
-    pub fn blob(&self) -> BlobId {
-        self.extent.blob
-    }
-}
-
-/// Why the leader will not do something. Nothing was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "snake_case")]
-pub enum Refusal {
-    /// The path does not exist.
-    #[error("no such file or directory")]
-    NotFound,
-    /// The directory it should be in does not exist.
-    #[error("the parent directory does not exist")]
-    NoParent,
-    /// Something is there already.
-    #[error("already exists")]
-    Exists,
-    /// A directory where a file is wanted.
-    #[error("is a directory")]
-    IsDirectory,
-    /// A file where a directory is wanted.
-    #[error("is not a directory")]
-    NotDirectory,
-    /// RMD of a directory with something in it.
-    #[error("directory not empty")]
-    NotEmpty,
-    /// Fewer nodes than `min_copies` could take the bytes.
-    #[error("not enough nodes to keep the copies asked for")]
-    TooFewCopies,
-    /// The operation waited longer than the lock wait.
-    #[error("the path is locked by another writer")]
-    LockWait,
-    /// Another bound was reached: waiters, locks, size.
-    #[error("the cluster is busy")]
-    Busy,
-    /// No leader answered in time, and none was asked to commit.
-    #[error("no leader answered in time; nothing was changed")]
-    NoLeader,
-    /// The commit was asked for and never answered. The only refusal that does not say that nothing happened.
-    #[error("the commit was not answered in time; its outcome is not known")]
-    Unknown,
-    /// The operation moved too slowly, and its lease was ended.
-    #[error("the transfer stalled")]
-    Stalled,
-}
-
-impl Change {
-    /// The paths to lock, in order and without repeats: all locks of an operation are taken together.
-    pub fn paths(&self) -> Vec<&FtpPath> {
-        let mut paths = match self {
-            Self::Store { path, .. }
-            | Self::Delete { path }
-            | Self::MakeDirectory { path }
-            | Self::RemoveDirectory { path }
-            | Self::SetModified { path, .. } => vec![path],
-            Self::Rename { from, to } => vec![from, to],
-        };
-        paths.sort();
-        paths.dedup();
-        paths
-    }
-    /// Whether bytes are staged before the commit.
-    pub fn has_bytes(&self) -> bool {
-        matches!(self, Self::Store { .. })
-    }
 }

@@ -2,32 +2,45 @@
 //! randomness of its own, no hash maps: the simulator runs exactly this code.
 #![deny(clippy::disallowed_types)]
 
+mod aging;
+mod change;
 mod collect;
 mod collector;
 mod decide;
 mod election;
+mod fold;
+mod forget;
 mod frame;
 mod front;
 mod grant;
+mod heads;
 mod heartbeat;
+mod info;
 mod io;
 mod lead;
 mod locks;
 mod log;
 mod marks;
 mod member;
+#[cfg(test)]
+mod member_tests;
 mod message;
 mod peers;
 mod pending;
 mod placement;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+mod plausible;
 mod read;
 mod record;
+mod sight;
+mod skew;
 mod status;
 mod storage;
 mod types;
 
+pub use change::*;
+pub use info::*;
 pub use io::*;
 pub use marks::Marks;
 pub use member::Member;

@@ -2,9 +2,10 @@
 //! perfect detector, by timeouts).
 
 use super::election::FAR_BEHIND;
+use super::info::{DiskReport, Info, RoleName};
 use super::io::Liveness;
 use super::marks::Marks;
-use super::message::{DiskReport, Info, RoleName};
+use super::skew::Readings;
 use super::types::{Micros, NodeId, PeerInfo};
 use std::collections::BTreeMap;
 
@@ -22,10 +23,16 @@ pub(super) struct Peer {
     refused: bool,
     /// What its last heartbeat said; `None` until one came.
     pub(super) said: Option<Info>,
+    /// All it ever said to have in its log, since our start.
+    pub(super) covered: Marks,
     /// When we last asked it for records.
     pub(super) pulled: Micros,
     /// When we last asked it to hand over.
     pub(super) asked: Micros,
+    /// When we last complained of what it says.
+    pub(super) complained: Option<Micros>,
+    /// Its clocks.
+    pub(super) readings: Readings,
     shown: Liveness,
 }
 
@@ -55,8 +62,20 @@ impl Peers {
             return changed;
         }
         let shown = Liveness::Suspect;
-        let peer =
-            Peer { info, heard: now, echoed: now, to_echo: 0, refused: false, said: None, pulled: 0, asked: 0, shown };
+        let peer = Peer {
+            info,
+            heard: now,
+            echoed: now,
+            to_echo: 0,
+            refused: false,
+            said: None,
+            covered: Marks::default(),
+            pulled: 0,
+            asked: 0,
+            complained: None,
+            readings: Readings::default(),
+            shown,
+        };
         self.all.insert(peer.info.node, peer);
         true
     }
@@ -73,12 +92,31 @@ impl Peers {
         let Some(peer) = self.all.get_mut(&node) else { return false };
         peer.heard = now;
         peer.to_echo = sent;
+        if info.wall > 0 {
+            peer.readings.take(now, sent, info.wall);
+        }
         peer.refused = false;
         // A clock of ours from the future is one from before our restart.
         if echo <= now {
             peer.echoed = peer.echoed.max(echo);
         }
+        if peer.said.as_ref().is_none_or(|said| said.marks != info.marks) {
+            peer.covered.join(&info.marks);
+        }
         peer.said.replace(info).is_none()
+    }
+
+    /// What a node ever said to have in its log, since our start.
+    pub(super) fn covered(&self, node: NodeId) -> Option<&Marks> {
+        self.all.get(&node).map(|p| &p.covered)
+    }
+    /// How long a node that was met has been silent.
+    pub(super) fn silent_for(&self, node: NodeId, now: Micros) -> Option<Micros> {
+        self.all.get(&node).map(|p| now.saturating_sub(p.heard))
+    }
+    /// Removes a node for good.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.all.remove(&node);
     }
 
     /// Linked both ways, not long ago.

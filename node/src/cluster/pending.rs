@@ -3,21 +3,21 @@
 
 use super::marks::Marks;
 use super::record::{Outcome, PathEntry, Record};
-use super::storage::{Batch, MemberState, Mutation, Storage};
-use super::types::{BlobId, OpId, PeerInfo};
+use super::storage::{Aging, Batch, MemberState, Mutation, Storage};
+use super::types::{BlobId, NodeId, OpId, PeerInfo};
 use crate::path::FtpPath;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// The batch being built, and which of the earlier ones are on the disk.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     records: Vec<Arc<Record>>,
-    entries: BTreeMap<FtpPath, Option<PathEntry>>,
+    pub(super) entries: BTreeMap<FtpPath, Option<PathEntry>>,
     outcomes: BTreeMap<OpId, Option<Outcome>>,
     references: BTreeMap<BlobId, u64>,
-    met: Vec<PeerInfo>,
+    aging: BTreeMap<Aging, bool>,
+    met: Vec<Mutation>,
     state_dirty: bool,
     sync: bool,
     /// Number of the last batch that was taken.
@@ -45,8 +45,14 @@ impl Pending {
     pub(super) fn references(&mut self, blob: BlobId, count: u64) {
         self.references.insert(blob, count);
     }
+    pub(super) fn aging(&mut self, row: Aging, there: bool) {
+        self.aging.insert(row, there);
+    }
     pub(super) fn met(&mut self, info: PeerInfo) {
-        self.met.push(info);
+        self.met.push(Mutation::Met(info));
+    }
+    pub(super) fn forgotten(&mut self, node: NodeId) {
+        self.met.push(Mutation::Forgotten(node));
     }
     pub(super) fn touch_state(&mut self) {
         self.state_dirty = true;
@@ -57,6 +63,7 @@ impl Pending {
             && self.entries.is_empty()
             && self.outcomes.is_empty()
             && self.references.is_empty()
+            && self.aging.is_empty()
             && self.met.is_empty()
             && !self.state_dirty
     }
@@ -108,7 +115,8 @@ impl Pending {
         mutations.extend(std::mem::take(&mut self.entries).into_iter().map(|(p, e)| Mutation::Entry(p, e)));
         mutations.extend(std::mem::take(&mut self.outcomes).into_iter().map(|(op, o)| Mutation::Outcome(op, o)));
         mutations.extend(std::mem::take(&mut self.references).into_iter().map(|(b, n)| Mutation::References(b, n)));
-        mutations.extend(self.met.drain(..).map(Mutation::Met));
+        mutations.extend(std::mem::take(&mut self.aging).into_iter().map(|(row, there)| Mutation::Aging(row, there)));
+        mutations.append(&mut self.met);
         if std::mem::take(&mut self.state_dirty) {
             mutations.push(Mutation::State(state.clone()));
         }
@@ -140,26 +148,5 @@ impl View<'_> {
         let room = limit.saturating_sub(found.len());
         found.extend(self.pending.records.iter().filter(|r| !marks.has(r.position)).take(room).cloned());
         found
-    }
-
-    /// Whether anything visible lies below `dir`.
-    pub(super) fn has_children(&self, dir: &FtpPath) -> bool {
-        let later = self.pending.entries.range((Bound::Excluded(dir.clone()), Bound::Unbounded));
-        let mut below =
-            later.take_while(|(p, _)| p.as_str().starts_with(dir.as_str())).filter(|(p, _)| p.is_within(dir));
-        if below.any(|(_, e)| e.as_ref().is_some_and(|e| e.visible().is_some())) {
-            return true;
-        }
-        let mut after = None;
-        while let Some(name) = self.storage.next_child(dir, after.as_deref()) {
-            let Ok(child) = dir.join(&name) else { return true };
-            let gone =
-                matches!(self.pending.entries.get(&child), Some(e) if e.as_ref().is_none_or(|e| e.visible().is_none()));
-            if !gone {
-                return true;
-            }
-            after = Some(name);
-        }
-        false
     }
 }

@@ -21,10 +21,14 @@ pub enum Planted {
     EpochNotPersisted,
     /// I6: a stale token commits.
     NoFencing,
+    /// I6: a directory's lock keeps nobody below it out.
+    FlatLocks,
     /// I9: repeats are applied again.
     NoDedupe,
     /// I8: stamps are bare wall clocks.
     WallClock,
+    /// I8: a delete is collected before all nodes know of it.
+    DeleteForgotten,
     /// I5: a leader without a lease answers reads.
     StaleReads,
 }

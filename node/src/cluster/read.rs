@@ -1,7 +1,7 @@
 //! Reads: the leader's committed position now, then the local index once it has that (a read index, as in Raft §6.4). All
 //! reads that wait while one round is under way share the next.
 
-use super::io::Output;
+use super::io::{Output, Shows};
 use super::member::{Cx, Member};
 use super::message::Message;
 use super::types::{MS, Micros, NodeId, Position};
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 const ASK_AGAIN: Micros = 250 * MS;
 /// Without a leader for this long, the local index has to do.
 const LOCAL_AFTER: Micros = 3000 * MS;
-/// However many leaders there were, a read does not wait longer.
+/// However many leaders there were, a read does not wait longer; with one that cannot be caught up with it is refused.
 const AT_MOST: Micros = 10_000 * MS;
 
 /// Reads under way.
@@ -47,7 +47,7 @@ impl Member {
         }
         if let Some(position) = self.reads.position {
             if self.log.state.applied.has(position) {
-                self.finish_round(Some(position));
+                self.finish_round(Shows::Committed(position));
                 return self.tick_reads(cx);
             }
         } else if self.leader.is_some() && self.reads.asked.is_none_or(|at| now - at > ASK_AGAIN) {
@@ -58,8 +58,10 @@ impl Member {
         }
         let oldest = self.reads.in_round.front().map_or(now, |(_, since)| *since);
         let waited = now - oldest;
-        if waited > AT_MOST || (waited > LOCAL_AFTER && self.leader.is_none()) {
-            self.finish_round(None);
+        if waited > LOCAL_AFTER && self.leader.is_none() {
+            self.finish_round(Shows::Local);
+        } else if waited > AT_MOST {
+            self.finish_round(Shows::Behind);
         }
     }
 
@@ -93,9 +95,9 @@ impl Member {
         }
     }
 
-    fn finish_round(&mut self, position: Option<Position>) {
+    fn finish_round(&mut self, shows: Shows) {
         for (id, _) in std::mem::take(&mut self.reads.in_round) {
-            self.out.push(Output::ReadReady { id, position });
+            self.out.push(Output::ReadReady { id, shows });
         }
         self.reads.position = None;
     }

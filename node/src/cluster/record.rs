@@ -27,6 +27,8 @@ pub enum Body {
     Cover(Cover),
     /// One client operation.
     Write(Write),
+    /// Heads that have served their time.
+    Drop(Dropped),
 }
 
 /// Everything under `marks` is part of this epoch's history and committed, save the void duplicates.
@@ -49,6 +51,17 @@ pub struct Write {
     pub blob: Option<BlobId>,
     /// What happens to which path; at most one effect a path.
     pub effects: Vec<Effect>,
+    /// A node that is no member any more, nor ever again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forget: Option<NodeId>,
+}
+
+/// Heads taken out of the index for good: deletes that every known node has covered, losers of conflicts that were kept long
+/// enough, void duplicates that no later epoch needs to name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Which head of which path. One that is not there any more does no harm.
+    pub heads: Vec<(FtpPath, Position)>,
 }
 
 /// One path's new version.
@@ -75,6 +88,8 @@ pub enum Version {
     },
     /// Nothing: a delete is a head, too, or a partition would resurrect what was deleted.
     Deleted,
+    /// No version at all: the heads it is over are gone, and none comes (a conflict that was settled). Never in an index.
+    Resolved,
 }
 
 /// A file's version: an immutable list of extents.
@@ -145,17 +160,6 @@ pub struct PathEntry {
     pub heads: Vec<Head>,
 }
 
-impl PathEntry {
-    /// The confirmed head with the greatest stamp: what clients see (last writer wins). It may be a delete.
-    pub fn winner(&self) -> Option<&Head> {
-        self.heads.iter().find(|h| h.confirmed)
-    }
-    /// The winner, unless it is a delete.
-    pub fn visible(&self) -> Option<&Head> {
-        self.winner().filter(|h| h.what != Version::Deleted)
-    }
-}
-
 /// How an operation ended, kept for repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -175,6 +179,15 @@ impl Record {
     /// The cover in it, if it is one.
     pub fn cover(&self) -> Option<&Cover> {
         if let Body::Cover(cover) = &self.body { Some(cover) } else { None }
+    }
+    /// The heads it drops, if it drops any.
+    pub fn dropped(&self) -> &[(FtpPath, Position)] {
+        if let Body::Drop(dropped) = &self.body { &dropped.heads } else { &[] }
+    }
+    /// The paths whose heads it changes.
+    pub fn paths(&self) -> impl Iterator<Item = &FtpPath> + '_ {
+        let effects = self.write().into_iter().flat_map(|w| &w.effects).map(|e| &e.path);
+        effects.chain(self.dropped().iter().map(|(path, _)| path))
     }
     /// What it comes to once it is committed: for bytes the copies of them, for metadata those of the record.
     pub fn outcome(&self) -> Outcome {

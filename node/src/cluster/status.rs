@@ -1,10 +1,17 @@
 //! The cluster as one node sees it, for people.
 
+use super::info::RoleName;
 use super::io::{Liveness, MemberStatus, Status};
 use super::member::Member;
-use super::types::{NodeId, Now};
+use super::types::{Epoch, NodeId, Now};
 
 impl Member {
+    /// What it does, whom it follows (itself when it leads), and the epoch it promised to: the part of [`Self::status`] that
+    /// costs nothing.
+    pub fn standing(&self) -> (RoleName, Option<NodeId>, Epoch) {
+        (self.role_name().0, self.leader.map(|l| l.0), self.log.state.promised)
+    }
+
     /// For people.
     pub fn status(&self, now: Now) -> Status {
         let mut members: Vec<MemberStatus> = self
@@ -17,11 +24,13 @@ impl Member {
                 role: self.peers.role(*id),
                 behind: p.said.as_ref().map_or(0, |i| i.marks.lacks(&self.log.state.logged)),
                 disk: self.peers.disk(*id),
+                clock_ahead: self.peers.said(*id).map_or(0, |i| i.clock_ahead),
             })
             .collect();
         let role = self.role_name().0;
         let liveness = Liveness::Alive;
-        members.push(MemberStatus { info: self.me.clone(), liveness, role, behind: 0, disk: self.disk });
+        let (info, clock_ahead) = (self.me.clone(), self.clock_ahead);
+        members.push(MemberStatus { info, liveness, role, behind: 0, disk: self.disk, clock_ahead });
         members.sort_by(|a, b| a.info.name.cmp(&b.info.name));
         let state = &self.log.state;
         let is_down = |node: &NodeId| *node != self.me.node && self.peers.is_down(*node, now.mono);

@@ -3,7 +3,7 @@
 
 use super::marks::Marks;
 use super::record::{Outcome, PathEntry, Record};
-use super::types::{BlobId, Epoch, Hlc, NodeId, OpId, PeerInfo};
+use super::types::{BlobId, Epoch, Hlc, NodeId, OpId, PeerInfo, Position};
 use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,6 +22,30 @@ pub trait Storage {
     /// Records that `marks` does not cover, in the order they were logged here (which is causal), at most `limit`.
     /// Cost is proportional to what is returned and to the number of epochs, never to the length of the log.
     fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>>;
+    /// Rows of one kind beyond `after`, the oldest first, at most `limit`.
+    fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging>;
+}
+
+/// A head that will be collected once it is old. A row may outlive its head; whoever looks at it finds out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Aging {
+    /// Why.
+    pub kind: AgingKind,
+    /// The greatest clock seen when it came to be so here: rows of one kind are in this order.
+    pub since: Hlc,
+    /// Which head.
+    pub position: Position,
+    /// Of which path.
+    pub path: FtpPath,
+}
+
+/// What makes a head age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AgingKind {
+    /// A delete, and all that is left of its path.
+    Delete,
+    /// The loser of a conflict.
+    Loser,
 }
 
 /// Changes that reach the disk together or not at all.
@@ -47,8 +71,12 @@ pub enum Mutation {
     Outcome(OpId, Option<Outcome>),
     /// Sets how many heads refer to a blob; 0 drops the row.
     References(BlobId, u64),
+    /// Adds or drops a row of what ages.
+    Aging(Aging, bool),
     /// Remembers a node that was met, with the addresses it gave.
     Met(PeerInfo),
+    /// Drops a node that was met.
+    Forgotten(NodeId),
     /// Replaces the singletons.
     State(MemberState),
 }
@@ -66,8 +94,11 @@ pub struct MemberState {
     pub committed: Marks,
     /// The greatest clock seen.
     pub hlc: Hlc,
-    /// Whom any cover ever named.
+    /// Whom any cover ever named and no record forgot.
     pub known: Vec<NodeId>,
+    /// Whom a record forgot.
+    #[serde(default)]
+    pub forgotten: Vec<NodeId>,
     /// How many files are visible in the index.
     pub files: u64,
     /// How many copies visible files lack of three, were all nodes alive.

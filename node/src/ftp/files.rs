@@ -4,7 +4,7 @@
 use super::upload::Receiver;
 use crate::cluster::{Change, File, Head, Location, Outcome, Refusal};
 use crate::path::FtpPath;
-use crate::peer::{ClusterHandle, Stopped};
+use crate::peer::{ClusterHandle, ReadRefused, Stopped};
 use crate::replica::{Download, ReadError, Replicas, Upload, UploadError, Uploaded};
 use crate::store::{Row, Store};
 use std::future::Future;
@@ -18,7 +18,7 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The files of the cluster. Paths are the cluster's, not a user's.
 pub(crate) trait Files: Send + Sync {
     /// Waits until what is committed now shows here, or no leader answers.
-    fn fresh(&self) -> Answer<'_, Result<(), Stopped>>;
+    fn fresh(&self) -> Answer<'_, Result<(), ReadRefused>>;
     /// The visible version of a path; none for the root and for directories that are only implied.
     fn visible(&self, path: &FtpPath) -> Option<Head>;
     /// Whether a path is a directory, made or implied.
@@ -58,7 +58,7 @@ pub(crate) struct Cluster {
 }
 
 impl Files for Cluster {
-    fn fresh(&self) -> Answer<'_, Result<(), Stopped>> {
+    fn fresh(&self) -> Answer<'_, Result<(), ReadRefused>> {
         Box::pin(async { self.handle.fresh().await.map(drop) })
     }
     fn visible(&self, path: &FtpPath) -> Option<Head> {

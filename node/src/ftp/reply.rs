@@ -4,7 +4,7 @@ use super::data::DataError;
 use super::download::SendError;
 use crate::cluster::Refusal;
 use crate::path::PathError;
-use crate::peer::Stopped;
+use crate::peer::{ReadRefused, Stopped};
 use crate::replica::{ReadError, UploadError};
 use std::fmt::Write as _;
 
@@ -76,10 +76,14 @@ impl From<Refusal> for Reply {
             | Refusal::IsDirectory
             | Refusal::NotDirectory
             | Refusal::NotEmpty => 550,
+            // The name is not allowed, whatever is there.
+            Refusal::Reserved => 553,
             Refusal::TooFewCopies => 452,
             Refusal::Busy | Refusal::LockWait => 450,
             Refusal::NoLeader | Refusal::Unknown => 451,
             Refusal::Stalled => 426,
+            // No verb of FTP asks for that.
+            Refusal::NodeAlive | Refusal::NoSuchNode => 550,
         };
         Self::new(code, sentence(&refusal))
     }
@@ -91,6 +95,15 @@ pub(crate) const STOPPED: u16 = 421;
 impl From<Stopped> for Reply {
     fn from(stopped: Stopped) -> Self {
         Self::new(STOPPED, sentence(&stopped))
+    }
+}
+
+impl From<ReadRefused> for Reply {
+    fn from(refused: ReadRefused) -> Self {
+        match refused {
+            ReadRefused::Behind => Self::new(451, sentence(&refused)),
+            ReadRefused::Stopped(stopped) => stopped.into(),
+        }
     }
 }
 

@@ -282,6 +282,18 @@ async fn who_logs_in_again_has_the_whole_time_for_it() {
 }
 
 #[tokio::test]
+async fn nothing_is_read_from_an_index_that_is_behind_its_leader() {
+    let front = Front::start(plain).await;
+    let mut client = front.login("ana", false).await;
+    client.expect("SIZE f", 550).await;
+    front.memory.behind.store(true, std::sync::atomic::Ordering::Relaxed);
+    client.expect("SIZE f", 451).await;
+    client.expect("MLST /", 451).await;
+    front.memory.behind.store(false, std::sync::atomic::Ordering::Relaxed);
+    client.expect("SIZE f", 550).await;
+}
+
+#[tokio::test]
 async fn a_session_ends_with_the_cluster_beneath_it() {
     let front = Front::start(plain).await;
     let mut client = front.login("ana", false).await;

@@ -8,7 +8,7 @@ use super::upload::Receiver;
 use super::users::Users;
 use crate::cluster::{Change, File, Hash, Head, Hlc, Location, Outcome, Position, Refusal, Stamp, Version};
 use crate::path::FtpPath;
-use crate::peer::Stopped;
+use crate::peer::{ReadRefused, Stopped};
 use crate::replica::{Download, ReadError, Source as _, UploadError, Uploaded};
 use crate::store::Row;
 use argon2::password_hash::{PasswordHasher, SaltString};
@@ -39,6 +39,8 @@ pub(crate) struct Memory {
     pub(crate) refusal: Mutex<Option<Refusal>>,
     /// The cluster has stopped beneath the front.
     pub(crate) stopped: AtomicBool,
+    /// There is a leader that the node cannot keep up with.
+    pub(crate) behind: AtomicBool,
     /// One permit a commit.
     pub(crate) commits: Semaphore,
 }
@@ -65,7 +67,7 @@ impl Memory {
                 let what = tree.remove(from.as_str()).ok_or(Refusal::NotFound)?;
                 tree.insert(to.to_string(), what);
             }
-            Change::Store { .. } | Change::SetModified { .. } => return Err(Refusal::Busy),
+            _ => return Err(Refusal::Busy),
         }
         Ok(outcome())
     }
@@ -79,9 +81,16 @@ fn outcome() -> Outcome {
 pub(crate) struct Tree(pub(crate) Arc<Memory>);
 
 impl Files for Tree {
-    fn fresh(&self) -> Answer<'_, Result<(), Stopped>> {
+    fn fresh(&self) -> Answer<'_, Result<(), ReadRefused>> {
         let stopped = self.0.stopped.load(Ordering::Relaxed);
-        Box::pin(async move { if stopped { Err(Stopped) } else { Ok(()) } })
+        let behind = self.0.behind.load(Ordering::Relaxed);
+        Box::pin(async move {
+            match (stopped, behind) {
+                (true, _) => Err(Stopped.into()),
+                (false, true) => Err(ReadRefused::Behind),
+                (false, false) => Ok(()),
+            }
+        })
     }
     fn visible(&self, path: &FtpPath) -> Option<Head> {
         let what = match self.0.tree.lock().unwrap().get(path.as_str())? {
@@ -194,6 +203,7 @@ impl Front {
             tree: Mutex::default(),
             refusal: Mutex::default(),
             stopped: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
             commits: Semaphore::new(1000),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -29,7 +29,7 @@ pub(super) fn seen(session: &Session, path: &FtpPath) -> Option<Seen> {
     match files.visible(path).map(|head| (head.what, head.location)) {
         Some((Version::File(file), location)) => Some(Seen::File(Box::new(file), location)),
         Some((Version::Directory { modified }, _)) => Some(Seen::Directory(Some(modified))),
-        Some((Version::Deleted, _)) | None => {
+        Some((Version::Deleted | Version::Resolved, _)) | None => {
             let home = session.account().is_ok_and(|account| account.home == *path);
             (home || files.is_directory(path)).then_some(Seen::Directory(None))
         }

@@ -1,0 +1,189 @@
+//! What one member makes of what a peer says, without any other member: its view of clocks and of numbers gone wild.
+
+use super::*;
+use crate::path::FtpPath;
+use std::sync::Arc;
+
+/// A disk with nothing on it.
+struct Empty;
+
+impl Storage for Empty {
+    fn entry(&self, _: &FtpPath) -> Option<PathEntry> {
+        None
+    }
+    fn next_child(&self, _: &FtpPath, _: Option<&str>) -> Option<String> {
+        None
+    }
+    fn outcome(&self, _: OpId) -> Option<Outcome> {
+        None
+    }
+    fn references(&self, _: BlobId) -> u64 {
+        0
+    }
+    fn records_beyond(&self, _: &Marks, _: usize) -> Vec<Arc<Record>> {
+        vec![]
+    }
+    fn aging(&self, _: AgingKind, _: Option<&Aging>, _: usize) -> Vec<Aging> {
+        vec![]
+    }
+}
+
+const NOON: Micros = 1_700_000_000_000_000;
+
+/// A member, its peer's heartbeats, and time.
+struct Pair {
+    member: Member,
+    now: Now,
+    peer: PeerInfo,
+    events: Vec<Event>,
+}
+
+fn info(n: u128) -> PeerInfo {
+    let (node, address) = (NodeId(n), std::net::SocketAddr::from(([10, 0, 0, 1], 2123)));
+    let rank = Rank { priority: 0, address, node };
+    PeerInfo { node, rank, raw: address, ftp: String::new(), name: format!("n{n}"), zone: String::new() }
+}
+
+impl Pair {
+    /// The member outranks its peer, and `ahead` is how far its clock is ahead.
+    fn new(ahead: Micros) -> Self {
+        let now = Now { mono: 9_000_000 * MS, wall: NOON + ahead };
+        let member = Member::new(now, Config::default(), info(9), Restored::default(), &Empty, 1);
+        let mut pair = Self { member, now, peer: info(1), events: vec![] };
+        pair.handle(Input::Disk(DiskReport { used: 0, free: 1 << 40, healthy: true }));
+        pair.handle(Input::LinkUp(pair.peer.clone()));
+        pair
+    }
+    fn handle(&mut self, input: Input) {
+        self.member.handle(self.now, input, &Empty);
+        self.member.settle(self.now, &Empty);
+        if let Some(batch) = self.member.take_batch() {
+            self.member.handle(self.now, Input::Persisted { batch: batch.number }, &Empty);
+        }
+        for output in self.member.take_outputs() {
+            if let Output::Event(event) = output {
+                self.events.push(event);
+            }
+        }
+    }
+    fn hear(&mut self, message: Message) {
+        self.handle(Input::Received { from: self.peer.node, message });
+    }
+    /// What the peer, whose clock is right, says of itself.
+    fn said(&self) -> Info {
+        Info {
+            role: RoleName::Follow,
+            promised: Epoch::default(),
+            leader: None,
+            held: false,
+            marks: Marks::default(),
+            committed: 0,
+            disk: DiskReport { used: 0, free: 1 << 40, healthy: true },
+            wall: NOON + (self.now.mono - 9_000_000 * MS),
+            clock_ahead: 0,
+        }
+    }
+    /// Time passes, in ticks, with a heartbeat every quarter of a second.
+    fn pass(&mut self, ms: u64) {
+        for step in 0..ms / 50 {
+            self.now = Now { mono: self.now.mono + 50 * MS, wall: self.now.wall + 50 * MS };
+            if step % 5 == 0 {
+                let (sent, info) = (self.now.mono + 77_000 * MS, Box::new(self.said()));
+                self.hear(Message::Heartbeat { sent, echo: self.now.mono, info });
+            }
+            self.handle(Input::Tick);
+        }
+    }
+    fn took_over(&self) -> bool {
+        self.events.iter().any(|event| matches!(event, Event::TookOver { .. }))
+    }
+    fn clock_ahead(&self) -> Micros {
+        let status = self.member.status(self.now);
+        status.members.iter().find(|m| m.info.node == status.node).unwrap().clock_ahead
+    }
+}
+
+#[test]
+fn clock_within_bounds_leads() {
+    let mut pair = Pair::new(499 * MS);
+    pair.pass(4000);
+    assert!(pair.took_over() && pair.clock_ahead() == 0);
+}
+
+#[test]
+fn clock_ahead_bars_from_leading_until_it_is_set_right() {
+    let mut pair = Pair::new(86_400_000 * MS);
+    pair.pass(4000);
+    assert!(!pair.took_over());
+    assert_eq!(pair.clock_ahead(), 86_400_000 * MS);
+    let barred = Event::ClockAhead { by: 86_400_000 * MS };
+    assert_eq!(pair.events.iter().filter(|event| **event == barred).count(), 1, "said once");
+
+    pair.now.wall = NOON + (pair.now.mono - 9_000_000 * MS) + 300 * MS;
+    pair.pass(500);
+    assert_eq!(pair.clock_ahead(), 300 * MS, "no coming and going around the bound");
+    pair.now.wall -= 100 * MS;
+    pair.pass(4000);
+    assert!(pair.took_over() && pair.clock_ahead() == 0);
+    assert!(pair.events.contains(&Event::ClockAhead { by: 0 }));
+}
+
+#[test]
+fn leader_whose_clock_jumps_ahead_steps_down() {
+    let mut pair = Pair::new(0);
+    pair.pass(2000);
+    assert!(pair.took_over());
+    pair.now.wall += 2000 * MS;
+    pair.pass(500);
+    assert_eq!(pair.clock_ahead(), 2000 * MS);
+    let status = pair.member.status(pair.now);
+    assert_eq!((status.role, status.leader), (RoleName::Follow, None));
+}
+
+#[test]
+fn epoch_counter_gone_wild_is_dropped_and_said_once() {
+    let mut pair = Pair::new(0);
+    pair.pass(50);
+    let wild = Epoch(u64::MAX, 7);
+    for _ in 0..3 {
+        let info = Info { promised: wild, ..pair.said() };
+        pair.hear(Message::Heartbeat { sent: 1, echo: pair.now.mono, info: Box::new(info) });
+        pair.hear(Message::Collect { epoch: wild, marks: Marks::default() });
+        pair.hear(Message::Refuse { epoch: Epoch::default(), promised: wild, held: false });
+        pair.hear(Message::Append { epoch: wild, records: vec![], committed: 1, more: true });
+        pair.hear(Message::Pull { marks: Marks::of(wild, u64::MAX), collecting: Some(wild) });
+    }
+    let said = Event::Implausible { from: NodeId(1), counter: u64::MAX };
+    assert_eq!(pair.events.iter().filter(|event| **event == said).count(), 1);
+    pair.pass(4000);
+    assert!(pair.took_over());
+    assert!(pair.member.status(pair.now).epoch.0 < 10, "{}", pair.member.status(pair.now).epoch);
+}
+
+#[test]
+fn lower_epochs_change_nothing() {
+    let mut pair = Pair::new(0);
+    pair.pass(4000);
+    let before = pair.member.status(pair.now);
+    let low = Epoch(0, 7);
+    pair.hear(Message::Collect { epoch: low, marks: Marks::default() });
+    pair.hear(Message::Coordinator { epoch: low, members: vec![NodeId(1)] });
+    pair.hear(Message::Append { epoch: low, records: vec![], committed: 9, more: false });
+    pair.hear(Message::Ack { epoch: low, received: 9, durable: 9 });
+    pair.hear(Message::Release { epoch: low });
+    let after = pair.member.status(pair.now);
+    assert_eq!((after.epoch, after.leader, after.role), (before.epoch, before.leader, before.role));
+}
+
+#[test]
+fn marks_and_clocks_at_the_end_of_their_range_do_no_harm() {
+    let mut pair = Pair::new(0);
+    pair.pass(2000);
+    for _ in 0..3 {
+        let marks = Marks::from(vec![(Epoch(1, 1), u64::MAX), (Epoch(2, 2), u64::MAX)]);
+        let info = Info { marks, wall: u64::MAX, committed: u64::MAX, ..pair.said() };
+        pair.hear(Message::Heartbeat { sent: u64::MAX, echo: u64::MAX, info: Box::new(info) });
+        pair.handle(Input::Tick);
+    }
+    assert_eq!(pair.clock_ahead(), 0);
+}

@@ -1,0 +1,85 @@
+//! What the leader sees when it judges a change: the index with everything logged on top, committed or not. Exact, or a
+//! change would be refused for something that is gone already.
+
+use super::decide::Sight;
+use super::fold::{head_of, sort};
+use super::log::Log;
+use super::member::Cx;
+use super::record::{Body, Head, PathEntry};
+use super::storage::Storage;
+use super::types::Epoch;
+use crate::path::FtpPath;
+
+/// The index with the tail of the log on top.
+pub(super) struct LeaderSight<'a> {
+    pub(super) log: &'a Log,
+    pub(super) storage: &'a dyn Storage,
+    /// The leader's own.
+    pub(super) epoch: Epoch,
+}
+
+impl super::member::Member {
+    pub(super) fn sight<'a>(&'a self, cx: Cx<'a>) -> LeaderSight<'a> {
+        LeaderSight { log: &self.log, storage: cx.storage, epoch: self.log.state.promised }
+    }
+}
+
+impl Sight for LeaderSight<'_> {
+    fn entry(&self, path: &FtpPath) -> PathEntry {
+        self.log.leader_entry(path, self.epoch, self.storage)
+    }
+    fn has_children(&self, dir: &FtpPath) -> bool {
+        let shown = |path: &FtpPath| self.entry(path).visible().is_some();
+        dir.below_in(&self.log.touched).any(|(path, _)| shown(path))
+            || dir.below_in(&self.log.pending.entries).any(|(path, _)| shown(path))
+            || self.stored_below(dir)
+    }
+}
+
+impl LeaderSight<'_> {
+    /// Whether a listing row below `dir` still stands for something. Rows of the store may be behind what is logged: one
+    /// whose own path shows nothing any more may be there for what is below it. Stops at the first that stands.
+    fn stored_below(&self, dir: &FtpPath) -> bool {
+        let mut after = None;
+        while let Some(name) = self.storage.next_child(dir, after.as_deref()) {
+            let Ok(child) = dir.join(&name) else { return true };
+            if self.entry(&child).visible().is_some() || self.stored_below(&child) {
+                return true;
+            }
+            after = Some(name);
+        }
+        false
+    }
+}
+
+impl Log {
+    /// The heads of a path as the leader must see them: all that is logged counts, committed or not.
+    fn leader_entry(&self, path: &FtpPath, epoch: Epoch, storage: &dyn Storage) -> PathEntry {
+        let mut entry = self.view(storage).entry(path).unwrap_or_default();
+        if !self.touched.contains_key(path) && entry.heads.iter().all(|h| h.confirmed) {
+            return entry;
+        }
+        for record in &self.tail {
+            match &record.body {
+                Body::Write(write) => {
+                    for effect in write.effects.iter().filter(|e| e.path == *path) {
+                        entry.heads.retain(|h| !effect.over.contains(&h.position));
+                        let confirmed = record.epoch() == epoch || self.state.committed.has(record.position);
+                        entry.heads.extend(head_of(record, write, effect, confirmed));
+                    }
+                }
+                Body::Drop(_) => {
+                    let gone = |h: &Head| record.dropped().iter().any(|(p, at)| p == path && *at == h.position);
+                    entry.heads.retain(|h| !gone(h));
+                }
+                Body::Cover(cover) => {
+                    for head in entry.heads.iter_mut() {
+                        head.confirmed |= cover.marks.has(head.position) && !cover.voids.contains(&head.position);
+                    }
+                }
+            }
+        }
+        sort(&mut entry);
+        entry
+    }
+}
