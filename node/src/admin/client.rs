@@ -1,6 +1,7 @@
 //! Asks a running node through its data directory. Never waits longer than a few seconds.
 
 use super::{Answer, LINE_MAX, NodeStatus, Question, Request, Response, SOCKET, VERSION, socket};
+use crate::cluster::NodeId;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,8 +43,28 @@ pub enum AskError {
 
 /// Asks the node that runs in the data directory `dir` for its status.
 pub async fn ask(dir: &Path) -> Result<NodeStatus, AskError> {
+    match question(dir, Question::Status).await? {
+        Answer::Status(status) => Ok(*status),
+        other => Err(unexpected(dir, &other)),
+    }
+}
+
+/// Has a node removed for good by the cluster of the node that runs in `dir`; `node` is its name, or how its id begins.
+pub async fn forget(dir: &Path, node: String) -> Result<NodeId, AskError> {
+    match question(dir, Question::Forget { node }).await? {
+        Answer::Forgotten(node) => Ok(node),
+        other => Err(unexpected(dir, &other)),
+    }
+}
+
+fn unexpected(dir: &Path, answer: &Answer) -> AskError {
+    let error = io::Error::new(io::ErrorKind::InvalidData, format!("it answered something else: {answer:?}"));
+    AskError::Io { dir: dir.to_owned(), error }
+}
+
+async fn question(dir: &Path, question: Question) -> Result<Answer, AskError> {
     let dir_owned = || dir.to_owned();
-    let line = match timeout(PATIENCE, exchange(dir)).await {
+    let line = match timeout(PATIENCE, exchange(dir, question)).await {
         Err(_) => return Err(AskError::Silent(dir_owned())),
         Ok(Err(error)) => {
             return Err(match error.kind() {
@@ -55,15 +76,15 @@ pub async fn ask(dir: &Path) -> Result<NodeStatus, AskError> {
         Ok(Ok(line)) => line,
     };
     match serde_json::from_str::<Response>(&line) {
-        Ok(Response { answer: Answer::Status(status), .. }) => Ok(*status),
         Ok(Response { answer: Answer::Error(says), .. }) => Err(AskError::Refused { dir: dir_owned(), says }),
+        Ok(Response { answer, .. }) => Ok(answer),
         Err(error) => Err(AskError::Io { dir: dir_owned(), error: error.into() }),
     }
 }
 
-async fn exchange(dir: &Path) -> io::Result<String> {
+async fn exchange(dir: &Path, question: Question) -> io::Result<String> {
     let mut stream = BufReader::new(socket::connect(dir, SOCKET).await?);
-    let mut json = serde_json::to_vec(&Request { version: VERSION, request: Question::Status })?;
+    let mut json = serde_json::to_vec(&Request { version: VERSION, request: question })?;
     json.push(b'\n');
     stream.get_mut().write_all(&json).await?;
     let mut line = String::new();

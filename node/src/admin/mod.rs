@@ -5,10 +5,10 @@ mod client;
 mod server;
 mod socket;
 
-pub use client::{AskError, ask};
+pub use client::{AskError, ask, forget};
 pub use server::{Admin, serve};
 
-use crate::cluster::Status;
+use crate::cluster::{NodeId, Status};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -31,11 +31,16 @@ pub struct Request {
 }
 
 /// What can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     /// The cluster as this node sees it.
     Status,
+    /// Remove a node for good.
+    Forget {
+        /// Its name, its id, or how its id begins.
+        node: String,
+    },
 }
 
 /// An answer.
@@ -54,6 +59,8 @@ pub struct Response {
 pub enum Answer {
     /// To [`Question::Status`].
     Status(Box<NodeStatus>),
+    /// To [`Question::Forget`]: which node it was.
+    Forgotten(NodeId),
     /// Why there is no other answer.
     Error(String),
 }

@@ -1,6 +1,8 @@
-//! Answers the command line. One task a connection, bounded in number, line length and time; never changes anything yet.
+//! Answers the command line. One task a connection, bounded in number, line length and time; what it changes goes through
+//! the cluster like every other change.
 
 use super::{Answer, Endpoints, LINE_MAX, NodeStatus, Question, Request, Response, SOCKET, VERSION, socket};
+use crate::cluster::{Change, MemberStatus, NodeId, Status};
 use crate::peer::ClusterHandle;
 use std::io;
 use std::path::Path;
@@ -15,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS: usize = 16;
 /// For one question with its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For the cluster to log that a node is forgotten.
+const FORGET: Duration = Duration::from_secs(4);
 
 /// What the answers are made from.
 #[derive(Debug, Clone)]
@@ -69,6 +73,7 @@ async fn answer_one(stream: UnixStream, admin: &Admin) -> io::Result<()> {
             Answer::Error(format!("this node speaks version {VERSION}: use its own trebol to ask it"))
         }
         Ok(Request { request: Question::Status, .. }) => admin.status().await,
+        Ok(Request { request: Question::Forget { node }, .. }) => admin.forget(&node).await,
         Err(error) => Answer::Error(format!("not understood: {error}")),
     };
     let mut json = serde_json::to_vec(&Response { version: VERSION, answer })?;
@@ -88,5 +93,33 @@ impl Admin {
             })),
             Err(stopped) => Answer::Error(stopped.to_string()),
         }
+    }
+
+    async fn forget(&self, node: &str) -> Answer {
+        let found = match self.handle.status().await {
+            Ok(cluster) => find(&cluster, node),
+            Err(stopped) => Err(stopped.to_string()),
+        };
+        let node = match found {
+            Ok(node) => node,
+            Err(sentence) => return Answer::Error(sentence),
+        };
+        match self.handle.change(Change::Forget { node }, FORGET).await {
+            Ok(Ok(_)) => Answer::Forgotten(node),
+            Ok(Err(refusal)) => Answer::Error(refusal.to_string()),
+            Err(stopped) => Answer::Error(stopped.to_string()),
+        }
+    }
+}
+
+/// The one node that is meant. A whole id need not be one that this node has met.
+fn find(cluster: &Status, wanted: &str) -> Result<NodeId, String> {
+    let meant = |m: &&MemberStatus| m.info.name == wanted || m.info.node.to_string().starts_with(wanted);
+    let found: Vec<NodeId> = cluster.members.iter().filter(meant).map(|m| m.info.node).collect();
+    match found[..] {
+        [node] => Ok(node),
+        [] if wanted.len() == 32 => wanted.parse().map_err(|_| format!("{wanted} is no node id")),
+        [] => Err(format!("no node is called {wanted}: `trebol status` shows their names")),
+        _ => Err(format!("{wanted} could be any of {} nodes: give the whole id", found.len())),
     }
 }

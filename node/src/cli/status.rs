@@ -37,13 +37,18 @@ impl StatusOf {
 
 /// The first node that answers: the one in `dir` itself, or one below it as `trebol dev` lays them out.
 async fn find_live(dir: &Path) -> Result<NodeStatus, AskError> {
+    Ok(find_running(dir).await?.1)
+}
+
+/// The same, with its directory.
+pub(super) async fn find_running(dir: &Path) -> Result<(PathBuf, NodeStatus), AskError> {
     let mut first = match ask(dir).await {
         Err(error @ AskError::NotRunning(_)) => error,
-        answered => return answered,
+        answered => return Ok((dir.to_owned(), answered?)),
     };
     for node in dev::node_directories(dir) {
         match ask(&node).await {
-            Ok(status) => return Ok(status),
+            Ok(status) => return Ok((node, status)),
             Err(AskError::NotRunning(_)) => {}
             Err(error) => first = error,
         }
@@ -68,7 +73,8 @@ fn table(status: &NodeStatus) -> String {
         cluster.files,
         cluster.missing_copies,
     );
-    let mut rows = vec![["NODE", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "USED", "FREE", "DISK"].map(str::to_owned)];
+    let mut rows =
+        vec![["NODE", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "USED", "FREE", "DISK", "CLOCK"].map(str::to_owned)];
     for member in &cluster.members {
         rows.push([
             member.info.name.clone(),
@@ -80,6 +86,7 @@ fn table(status: &NodeStatus) -> String {
             bytes(member.disk.used),
             bytes(member.disk.free),
             if member.disk.healthy { "ok" } else { "failing" }.to_owned(),
+            clock(member.clock_ahead),
         ]);
     }
     text.push_str(&columns(&rows));
@@ -118,6 +125,11 @@ pub(super) fn role(role: RoleName) -> &'static str {
         RoleName::Elect | RoleName::Collect => "electing",
         RoleName::Lead => "leader",
     }
+}
+
+/// A clock that may lead is "ok"; else how many microseconds it is ahead.
+fn clock(ahead: u64) -> String {
+    if ahead == 0 { "ok".to_owned() } else { format!("{}.{} s ahead", ahead / 1_000_000, ahead / 100_000 % 10) }
 }
 
 /// Bytes with a binary unit, three digits at least.
