@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const MOST_SEEDS: u64 = 3000;
 
 /// Each bug with the invariant that must be seen to break.
-const BUGS: [(Planted, &str); 10] = [
+const BUGS: [(Planted, &str); 13] = [
     (Planted::LeaderAloneCommits, "I1"),
     (Planted::AckBeforePersist, "I1"),
     (Planted::CommitWithoutAll, "I1"),
@@ -24,10 +24,16 @@ const BUGS: [(Planted, &str); 10] = [
     (Planted::NoPromise, "I4"),
     (Planted::EpochNotPersisted, "I4"),
     (Planted::NoFencing, "I6"),
+    (Planted::FlatLocks, "I6"),
     (Planted::NoDedupe, "I9"),
     (Planted::WallClock, "I8"),
+    (Planted::DeleteForgotten, "I8"),
     (Planted::StaleReads, "I5"),
+    (Planted::StaleReads, ONE_ORDER),
 ];
+
+/// I5 as the check of whole histories sees it, when no single read is judged.
+const ONE_ORDER: &str = "I5 by one order";
 
 /// The first seed that breaks what the bug must break, with what broke.
 fn hunt(bug: Planted, invariant: &str) -> Option<(u64, String)> {
@@ -44,6 +50,7 @@ fn hunt(bug: Planted, invariant: &str) -> Option<(u64, String)> {
                     }
                     let mut plan = Plan::new(seed);
                     plan.config.planted = bug;
+                    plan.reads_unjudged = invariant == ONE_ORDER;
                     let broken = run(plan, Detail::Nothing).broken.filter(|b| b.invariant == invariant);
                     if let Some(broken) = broken {
                         found.store(true, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use crate::sim::check::Broken;
 use crate::sim::plan::LEAST_OPS;
 use crate::sim::uploads::{self, Upload};
 use crate::sim::world::{SECOND, Step, Time, World};
-use node::cluster::{BlobId, Change, FrontEvent, Input, MS, OpId, Position, Refusal};
+use node::cluster::{BlobId, Change, FrontEvent, Input, MS, OpId, Refusal, Shows};
 use node::path::FtpPath;
 
 /// Everything that clients touch; a name in `d` is meant for a directory.
@@ -121,7 +121,7 @@ impl World {
             FrontEvent::Replacement { kept, nodes } => self.replace(op, &kept, &nodes),
             FrontEvent::Done(outcome) => {
                 self.totals.acknowledge();
-                self.truth.done(op, outcome)?;
+                self.totals.conflicts += self.truth.done(op, outcome)?;
                 self.close(op);
             }
             FrontEvent::Refused(refusal) => {
@@ -183,19 +183,31 @@ impl World {
         self.push(at, Input::Read { id });
     }
     /// A read may go ahead: the session looks into the local index.
-    pub(crate) fn look_up(&mut self, at: usize, id: u64, position: Option<Position>) -> Result<(), Broken> {
+    pub(crate) fn look_up(&mut self, at: usize, id: u64, shows: Shows) -> Result<(), Broken> {
         if self.reads.get(&id).is_none_or(|r| r.at != at) {
             return Ok(());
         }
         let Some(reading) = self.reads.remove(&id) else { return Ok(()) };
-        self.history.note(self.now, || format!("{at}: read {id} {} at {position:?}", reading.path));
-        if position.is_none() {
-            self.totals.local_reads += 1;
-        }
+        self.history.note(self.now, || format!("{at}: read {id} {}: {shows:?}", reading.path));
+        let position = match shows {
+            Shows::Committed(position) => Some(position),
+            Shows::Local => {
+                self.totals.local_reads += 1;
+                None
+            }
+            Shows::Behind => {
+                self.totals.refused_reads += 1;
+                self.rest(reading.client);
+                return Ok(());
+            }
+        };
         let tables = &self.processes[at].disk.shown;
         if reading.list {
             for child in PATHS.map(path).iter().filter(|p| p.split().is_some_and(|(dir, _)| dir == reading.path)) {
                 self.truth.read(id, reading.began, position, child, tables)?;
+                if position.is_some() {
+                    self.truth.looked(reading.began, child, tables);
+                }
                 let listed = tables.children(&reading.path).any(|name| name == child.name());
                 let visible = tables.entries.get(child).is_some_and(|e| e.visible().is_some());
                 if listed != visible {
@@ -204,13 +216,16 @@ impl World {
             }
         } else {
             self.truth.read(id, reading.began, position, &reading.path, tables)?;
+            if position.is_some() {
+                self.truth.looked(reading.began, &reading.path, tables);
+            }
         }
         self.rest(reading.client);
         Ok(())
     }
     /// Blobs at `at` whose fronts are still connected to it.
     pub(crate) fn kept_blobs(&self, at: usize) -> Vec<BlobId> {
-        let kept = |s: &&Session| self.processes[s.at].runs(self.now) && !self.net.cut(s.at, at);
+        let kept = |s: &&Session| self.processes[s.at].runs(self.now) && (s.at == at || self.net.joined(s.at, at));
         let uploads = self.sessions.values().filter(kept).filter_map(|s| s.upload.as_ref());
         uploads.filter(|u| u.concerns(at)).map(|u| u.blob).collect()
     }

@@ -2,8 +2,8 @@
 
 use crate::sim::rng::Rng;
 use node::cluster::{
-    Batch, BlobId, Epoch, Marks, MemberState, Mutation, NodeId, OpId, Outcome, PathEntry, PeerInfo, Position, Record,
-    Restored, Storage, Version,
+    Aging, AgingKind, Batch, BlobId, Epoch, Marks, MemberState, Mutation, NodeId, OpId, Outcome, PathEntry, PeerInfo,
+    Position, Record, Restored, Storage, Version,
 };
 use node::path::FtpPath;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,6 +20,7 @@ pub(crate) struct Tables {
     rows: BTreeMap<FtpPath, BTreeSet<String>>,
     pub(crate) outcomes: BTreeMap<OpId, Outcome>,
     pub(crate) references: BTreeMap<BlobId, u64>,
+    aging: BTreeSet<Aging>,
     met: BTreeMap<NodeId, PeerInfo>,
     pub(crate) state: MemberState,
 }
@@ -33,6 +34,9 @@ impl Tables {
                 Mutation::Entry(path, entry) => self.set_entry(path, entry.as_ref()),
                 Mutation::Outcome(op, outcome) => set(&mut self.outcomes, *op, *outcome),
                 Mutation::References(blob, n) => set(&mut self.references, *blob, Some(*n).filter(|n| *n > 0)),
+                Mutation::Aging(row, true) => drop(self.aging.insert(row.clone())),
+                Mutation::Aging(row, false) => drop(self.aging.remove(row)),
+                Mutation::Forgotten(node) => drop(self.met.remove(node)),
                 Mutation::Met(info) => drop(self.met.insert(info.node, info.clone())),
                 Mutation::State(state) => self.state = state.clone(),
             }
@@ -124,6 +128,10 @@ impl Storage for Tables {
     }
     fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>> {
         self.arrived_beyond(marks).into_iter().take(limit).map(|(_, r)| r.clone()).collect()
+    }
+    fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging> {
+        let rows = self.aging.iter().filter(|row| row.kind == kind && after.is_none_or(|a| *row > a));
+        rows.take(limit).cloned().collect()
     }
 }
 

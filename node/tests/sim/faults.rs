@@ -2,11 +2,13 @@
 //! drawn when it strikes; that it comes was decided by the plan.
 
 use crate::sim::check::Broken;
-use crate::sim::plan::LEAST_FAULTS;
+use crate::sim::plan::{Due, LEAST_FAULTS};
+use crate::sim::rng::Rng;
+use crate::sim::topology::Topology;
 use crate::sim::world::{SECOND, Step, Time, World};
 use node::cluster::{Event, MS};
 
-/// What can go wrong. Cuts between groups of nodes come with the issue that merges them.
+/// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// One process dies and starts again.
@@ -33,10 +35,38 @@ pub(crate) enum Kind {
     SlowDisk,
     /// A wall clock jumps.
     Clock,
+    /// A process dies and comes back under another address, and so with another rank.
+    Move,
+    /// A new node joins with nothing.
+    Join,
+    /// A node loses its disk; a new one comes in its place.
+    Wipe,
+    /// The nodes fall into two groups.
+    Halves,
+    /// Into three.
+    Thirds,
+    /// One node is alone.
+    Isolate,
+    /// The leader is.
+    IsolateLeader,
+    /// Nothing passes from some to others.
+    OneWay,
+    /// One node is between two groups.
+    Bridge,
+    /// The leader keeps one node in common with the rest.
+    BridgeLeader,
+    /// Everybody sees two others.
+    Ring,
+    /// Links are gone here and there.
+    Random,
+    /// Links go one by one and come back in another order.
+    Swizzle,
+    /// Links break again and again.
+    Flaky,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::Crash,
         Self::CrashLeader,
         Self::PowerLoss,
@@ -49,7 +79,44 @@ impl Kind {
         Self::DropAll,
         Self::SlowDisk,
         Self::Clock,
+        Self::Move,
+        Self::Join,
+        Self::Wipe,
+        Self::Halves,
+        Self::Thirds,
+        Self::Isolate,
+        Self::IsolateLeader,
+        Self::OneWay,
+        Self::Bridge,
+        Self::BridgeLeader,
+        Self::Ring,
+        Self::Random,
+        Self::Swizzle,
+        Self::Flaky,
     ];
+    fn topology(self) -> Option<Topology> {
+        Some(match self {
+            Self::Halves => Topology::Halves,
+            Self::Thirds => Topology::Thirds,
+            Self::Isolate | Self::IsolateLeader => Topology::Isolated,
+            Self::OneWay => Topology::OneWay,
+            Self::Bridge => Topology::Bridge,
+            Self::BridgeLeader => Topology::Hinge,
+            Self::Ring => Topology::Ring,
+            Self::Random => Topology::Random,
+            _ => return None,
+        })
+    }
+    /// How long it lasts: what cuts groups apart mostly long enough for both sides to elect and write.
+    fn span(self, rng: &mut Rng) -> Time {
+        let lasting = self.topology().is_some() || self == Self::Swizzle;
+        match rng.below(10) {
+            0..=4 if lasting => rng.range(6000, 16_000) * MS,
+            0..=4 => rng.range(20, 600) * MS,
+            5..=8 => rng.range(600, 4000) * MS,
+            _ => rng.range(4000, 9000) * MS,
+        }
+    }
 }
 
 /// When faults hurt.
@@ -113,67 +180,91 @@ impl World {
             self.armed.push(due);
             return Ok(());
         }
-        let kind = self.plan.faults[due].kind;
+        let Due { id, kind, span, .. } = self.plan.faults[due];
+        // Of its own, so that leaving another fault out changes nothing here.
+        let mut rng = Rng::new(self.plan.seed ^ 0xfa17).fork_at(id);
         self.totals.fault(kind, open);
-        let nodes = self.processes.len();
-        let any = self.rng.below(nodes as u64) as usize;
-        let leader = self.truth.leader().unwrap_or(any);
+        let living = self.living();
+        let any = rng.pick(&living);
+        let leader = self.truth.leader().filter(|l| living.contains(l)).unwrap_or(any);
         let at = match near {
-            Some(near) if self.rng.chance(35) => near,
-            _ if self.rng.chance(30) => leader,
+            Some(near) if rng.chance(35) && living.contains(&near) => near,
+            _ if rng.chance(30) => leader,
             _ => any,
         };
-        let span = match self.rng.below(10) {
-            0..=4 => self.rng.range(20, 600) * MS,
-            5..=8 => self.rng.range(600, 4000) * MS,
-            _ => self.rng.range(4000, 9000) * MS,
-        };
-        self.history.note(self.now, || format!("FAULT {kind:?} near {at}, {} ms", span / MS));
+        let span = span.unwrap_or_else(|| kind.span(&mut rng));
+        self.history.note(self.now, || format!("FAULT {id} {kind:?} near {at}, {} ms", span / MS));
+        if let Some(topology) = kind.topology() {
+            let at = if matches!(kind, Kind::IsolateLeader | Kind::BridgeLeader) { leader } else { at };
+            self.partition(topology, at, span, &mut rng);
+            return Ok(());
+        }
+        self.strike(kind, at, leader, span, &mut rng)
+    }
+    fn strike(&mut self, kind: Kind, at: usize, leader: usize, span: Time, rng: &mut Rng) -> Result<(), Broken> {
+        let nodes = self.processes.len();
         match kind {
             Kind::Crash => self.crash(at, false, span)?,
             Kind::CrashLeader => {
-                let span = if self.rng.chance(6) { span + 18 * SECOND } else { span }; // longer than staged bytes are kept
-                let power = self.rng.chance(40);
+                let span = if rng.chance(6) { span + 18 * SECOND } else { span }; // longer than staged bytes are kept
+                let power = rng.chance(40);
                 self.crash(leader, power, span)?;
             }
             Kind::PowerLoss => self.crash(at, true, span)?,
-            Kind::CrashMany => self.crash_many(span)?,
+            Kind::CrashMany => self.crash_many(span, rng)?,
+            Kind::Move => {
+                self.processes[at].moves = true;
+                self.crash(at, rng.chance(50), span)?;
+            }
+            Kind::Join if self.join(span) => {}
+            Kind::Wipe if self.join(span) => self.wipe(at)?,
+            Kind::Join | Kind::Wipe => self.crash(at, true, span)?,
             Kind::Pause if self.processes[at].runs(self.now) => self.pause(at, span),
             Kind::PauseLeader if self.processes[leader].runs(self.now) => self.pause(leader, span),
-            Kind::Pause | Kind::PauseLeader => {}
-            Kind::Delay => self.net.slow_node(at, self.now + span),
-            Kind::Reorder => self.reorder(span),
+            Kind::Delay => {
+                self.net.slow_node(at, self.now + span);
+                self.disturb(span);
+            }
+            Kind::Reorder => self.reorder(span, rng),
             Kind::Drop => {
-                let step = 1 + self.rng.below(nodes as u64 - 1) as usize;
+                let step = 1 + rng.below(nodes as u64 - 1) as usize;
                 self.reset(at, (at + step) % nodes);
             }
             Kind::DropAll => (0..nodes).filter(|p| *p != at).for_each(|peer| self.reset(at, peer)),
-            Kind::SlowDisk => self.processes[at].slow_disk_until = self.now + span,
+            Kind::SlowDisk => {
+                self.processes[at].slow_disk_until = self.now + span;
+                self.disturb(span + 5 * SECOND);
+            }
             Kind::Clock => {
-                let jump = self.rng.range(0, 4 * SECOND) as i64 - 2 * SECOND as i64;
+                let jump = rng.range(0, 4 * SECOND) as i64 - 2 * SECOND as i64;
                 self.processes[at].skew += jump;
             }
+            Kind::Swizzle => self.swizzle(span, rng),
+            Kind::Flaky => self.flake(span, rng),
+            _ => {} // asleep already
         }
+        self.disturb(0);
         Ok(())
     }
-    fn crash_many(&mut self, span: Time) -> Result<(), Broken> {
-        let share = self.rng.pick(&[40, 60, 100]);
-        let power = self.rng.chance(50);
+    fn crash_many(&mut self, span: Time, rng: &mut Rng) -> Result<(), Broken> {
+        let share = rng.pick(&[40, 60, 100]);
+        let power = rng.chance(50);
         for at in 0..self.processes.len() {
-            if self.rng.chance(share) {
-                let back = self.rng.range(20 * MS, span.max(40 * MS));
+            if rng.chance(share) {
+                let back = rng.range(20 * MS, span.max(40 * MS));
                 self.crash(at, power, back)?;
             }
         }
         Ok(())
     }
-    fn reorder(&mut self, span: Time) {
+    fn reorder(&mut self, span: Time, rng: &mut Rng) {
         for a in 0..self.processes.len() {
             for b in 0..a {
-                if self.rng.chance(40) {
+                if rng.chance(40) {
                     self.net.slow_link(a, b, self.now + span);
                 }
             }
         }
+        self.disturb(span);
     }
 }

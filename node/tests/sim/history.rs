@@ -4,8 +4,10 @@
 use crate::sim::world::Time;
 use std::collections::VecDeque;
 
-/// Lines kept for the report of a failure.
+/// Lines kept at the end of a run.
 const KEPT: usize = 70;
+/// Lines kept for the report of a failure: more than a run has.
+const WHOLE: usize = 200_000;
 
 /// How much is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub(crate) enum Detail {
     Nothing,
     /// Events of the protocol, faults and operations, the last of them kept.
     Tail,
+    /// All of them kept, as far as there is room.
+    Whole,
     /// The same, and every message, printed at once.
     Trace,
 }
@@ -42,7 +46,7 @@ impl History {
             println!("{line}");
         }
         self.lines.push_back(line);
-        if self.lines.len() > KEPT {
+        if self.lines.len() > if self.detail == Detail::Whole { WHOLE } else { KEPT } {
             self.lines.pop_front();
         }
     }

@@ -1,9 +1,12 @@
 //! Links between processes: each direction in order, with random delays; a break loses whatever was under way in the
-//! directions it concerns, and both ends hear of it in their own time. Never a byte: messages travel as values.
+//! directions it concerns, and both ends hear of it in their own time. While a direction is cut its messages wait, as TCP
+//! sends them again: they arrive late when it is mended soon, and are lost when the connection starves first. Never a
+//! byte: messages travel as values.
 
 use crate::sim::rng::Rng;
 use crate::sim::world::{SECOND, Step, Time, World, brief};
 use node::cluster::{Input, MS, Message};
+use std::collections::BTreeSet;
 
 /// One pair's connection. Index 0 is the lower node's side, or the direction from it to the higher one.
 #[derive(Debug, Clone, Default)]
@@ -31,8 +34,10 @@ pub(crate) struct Passage(u32);
 pub(crate) struct Net {
     nodes: usize,
     links: Vec<Link>,
-    /// `cut[from * nodes + to]`: nothing passes. Partitions come with the issue that merges them.
-    cut: Vec<bool>,
+    /// `cuts[from * nodes + to]`: how many faults keep everything from passing.
+    cuts: Vec<u32>,
+    /// What waits there for the end of a cut.
+    held: Vec<Vec<Message>>,
     slow_until: Vec<Time>,
     scale: u64,
     rng: Rng,
@@ -41,7 +46,8 @@ pub(crate) struct Net {
 impl Net {
     pub(crate) fn new(nodes: usize, scale: u64, rng: Rng) -> Self {
         let links = vec![Link::default(); nodes * nodes];
-        Self { nodes, links, cut: vec![false; nodes * nodes], slow_until: vec![0; nodes], scale, rng }
+        let held = vec![vec![]; nodes * nodes];
+        Self { nodes, links, cuts: vec![0; nodes * nodes], held, slow_until: vec![0; nodes], scale, rng }
     }
     fn at(&self, a: usize, b: usize) -> (usize, usize) {
         (a.min(b) * self.nodes + a.max(b), usize::from(a > b))
@@ -73,7 +79,23 @@ impl Net {
         link.number
     }
     pub(crate) fn cut(&self, from: usize, to: usize) -> bool {
-        self.cut[from * self.nodes + to]
+        self.cuts[from * self.nodes + to] > 0
+    }
+    /// Whether nothing keeps two nodes from a connection.
+    pub(crate) fn joined(&self, a: usize, b: usize) -> bool {
+        !self.cut(a, b) && !self.cut(b, a)
+    }
+    /// One more fault cuts this direction; true for the first.
+    fn begin_cut(&mut self, from: usize, to: usize) -> bool {
+        let cuts = &mut self.cuts[from * self.nodes + to];
+        *cuts += 1;
+        *cuts == 1
+    }
+    /// One fault less; what waited, when it was the last.
+    fn end_cut(&mut self, from: usize, to: usize) -> Vec<Message> {
+        let at = from * self.nodes + to;
+        self.cuts[at] = self.cuts[at].saturating_sub(1);
+        if self.cuts[at] == 0 { std::mem::take(&mut self.held[at]) } else { vec![] }
     }
     /// A new connection: its number, and when each of the two sides has it.
     pub(crate) fn connect(&mut self, now: Time, a: usize, b: usize) -> (u32, Time, Time) {
@@ -83,6 +105,9 @@ impl Net {
         link.number += 1;
         (link.dialled, link.broken) = (true, false);
         link.generation = link.generation.map(|g| g + 1);
+        for at in [a * self.nodes + b, b * self.nodes + a] {
+            self.held[at].clear();
+        }
         // Nothing arrives before its receiver has the link.
         link.last[side] = there;
         link.last[1 - side] = here;
@@ -91,7 +116,7 @@ impl Net {
     /// When a message sent now arrives, or `None` when it is lost at once.
     pub(crate) fn send(&mut self, now: Time, from: usize, to: usize) -> Option<(Time, Passage)> {
         let (at, side) = self.at(from, to);
-        if !self.links[at].up[side] || self.links[at].broken || self.cut(from, to) {
+        if !self.links[at].up[side] || self.links[at].broken {
             return None;
         }
         let slow = self.slow_until[from] > now || self.slow_until[to] > now || self.links[at].slow_until > now;
@@ -106,6 +131,14 @@ impl Net {
         link.last[side] = arrives;
         Some((arrives, Passage(link.generation[side])))
     }
+    fn hold(&mut self, from: usize, to: usize, message: Message) {
+        self.held[from * self.nodes + to].push(message);
+    }
+    /// All directions that are cut.
+    pub(crate) fn all_cut(&self) -> Vec<(usize, usize)> {
+        let cut = self.cuts.iter().enumerate().filter(|(_, n)| **n > 0);
+        cut.map(|(at, _)| (at / self.nodes, at % self.nodes)).collect()
+    }
     /// Whether a message under way still arrives.
     pub(crate) fn arrives(&self, from: usize, to: usize, passage: Passage) -> bool {
         let (at, side) = self.at(from, to);
@@ -116,6 +149,7 @@ impl Net {
         let (at, side) = self.at(from, to);
         self.links[at].generation[side] += 1;
         self.links[at].last[side] = now;
+        self.held[from * self.nodes + to].clear();
     }
     /// When the last message under way from `from` arrives.
     pub(crate) fn drained(&self, now: Time, from: usize, to: usize) -> Time {
@@ -131,7 +165,6 @@ impl Net {
     }
     pub(crate) fn heal(&mut self) {
         self.slow_until.fill(0);
-        self.cut.fill(false);
         for link in &mut self.links {
             link.slow_until = 0;
         }
@@ -145,14 +178,14 @@ impl World {
             return;
         }
         let boot = self.processes[at].boot;
+        if !self.net.joined(at, peer) {
+            return self.plan(SECOND, Step::Dial { at, boot, peer });
+        }
         if self.processes[peer].member.is_none() {
             if !self.processes[peer].silent {
                 let node = self.processes[peer].info.node;
                 self.push(at, Input::PortRefused(node));
             }
-            return self.plan(SECOND, Step::Dial { at, boot, peer });
-        }
-        if self.net.cut(at, peer) || self.net.cut(peer, at) {
             return self.plan(SECOND, Step::Dial { at, boot, peer });
         }
         for (side, other) in [(at, peer), (peer, at)] {
@@ -189,7 +222,7 @@ impl World {
     }
     /// The connection breaks; what was under way is lost.
     pub(crate) fn reset(&mut self, a: usize, b: usize) {
-        if self.processes[a].member.is_none() || self.processes[b].member.is_none() {
+        if self.processes[a].member.is_none() && self.processes[b].member.is_none() {
             return;
         }
         self.net.lose(self.now, a, b);
@@ -199,10 +232,44 @@ impl World {
             let late = self.rng.pick(&[1, 5, 300]);
             let wait = self.rng.range(100, late * MS);
             self.plan(wait, Step::LinkDown { at, peer, number });
+            // Should neither side have had it, somebody has to call again.
+            let boot = self.processes[at].boot;
+            self.plan(400 * MS, Step::Dial { at, boot, peer });
         }
-        // Should neither side have had it, somebody has to call again.
-        let boot = self.processes[a].boot;
-        self.plan(400 * MS, Step::Dial { at: a, boot, peer: b });
+    }
+    /// Nothing passes in these directions any more, until as many faults have ended.
+    pub(crate) fn cut(&mut self, pairs: &[(usize, usize)]) {
+        if self.calm {
+            return;
+        }
+        let cut: Vec<_> = pairs.iter().copied().filter(|(from, to)| self.net.begin_cut(*from, *to)).collect();
+        self.history.note(self.now, || format!("CUT {cut:?}"));
+        self.disturb(0);
+        let links: BTreeSet<_> = cut.iter().map(|(a, b)| (*a.min(b), *a.max(b))).collect();
+        for (a, b) in links {
+            // A firewall that refuses, or packets that nobody acknowledges.
+            let wait = if self.rng.chance(20) { self.rng.range(1, 50) } else { self.rng.range(2000, 4000) };
+            let number = self.net.number(a, b);
+            self.plan(wait * MS, Step::Starve { a, b, number });
+        }
+    }
+    pub(crate) fn mend(&mut self, pairs: &[(usize, usize)]) {
+        self.history.note(self.now, || format!("MEND {pairs:?}"));
+        self.disturb(0);
+        for (from, to) in pairs.iter().copied() {
+            for message in self.net.end_cut(from, to) {
+                self.arrive(from, to, message);
+            }
+        }
+        if self.totals.conflicts > 0 && self.net.all_cut().is_empty() {
+            self.totals.healed_conflict = 1;
+        }
+    }
+    /// A connection on which nothing was acknowledged for long ends.
+    pub(crate) fn starve(&mut self, a: usize, b: usize, number: u32) {
+        if self.net.number(a, b) == number && !self.net.joined(a, b) {
+            self.reset(a, b);
+        }
     }
     /// The process at `gone` is gone. When its machine went, too, nobody is told.
     pub(crate) fn hang_up(&mut self, gone: usize, power: bool) {
@@ -214,7 +281,10 @@ impl World {
             }
             self.net.set_up(gone, peer, false);
             let number = self.net.end(gone, peer);
-            if !power {
+            if !self.net.joined(gone, peer) {
+                let wait = self.rng.range(2000, 4000) * MS;
+                self.plan(wait, Step::LinkDown { at: peer, peer: gone, number });
+            } else if !power {
                 let wait = self.rng.range(100, 3000);
                 let heard = self.net.drained(self.now, gone, peer).max(self.now + wait);
                 self.plan_at(heard, Step::LinkDown { at: peer, peer: gone, number });
@@ -228,7 +298,17 @@ impl World {
         }
     }
     pub(crate) fn deliver(&mut self, from: usize, to: usize, passage: Passage, message: Message) {
-        if self.net.arrives(from, to, passage) && self.processes[to].member.is_some() {
+        if !self.net.arrives(from, to, passage) {
+            return;
+        }
+        if self.net.cut(from, to) {
+            self.net.hold(from, to, message);
+        } else {
+            self.arrive(from, to, message);
+        }
+    }
+    fn arrive(&mut self, from: usize, to: usize, message: Message) {
+        if self.processes[to].member.is_some() {
             self.history.detail(self.now, || format!("{from} -> {to} {}", brief(&message)));
             let from = self.processes[from].info.node;
             self.push(to, Input::Received { from, message });

@@ -1,4 +1,5 @@
-//! One node: a member with its disk, clocks and inbox. It starts, crashes, pauses and stalls; the world says when.
+//! One node: a member with its disk, clocks and inbox. It starts, crashes, pauses, stalls, moves to another address, joins
+//! late or is lost for good; the world says when.
 
 use crate::sim::disk::Disk;
 use crate::sim::plan::Plan;
@@ -21,6 +22,10 @@ pub(crate) struct Process {
     pub(crate) member: Option<Member>,
     /// Dead with its machine: its port does not even refuse.
     pub(crate) silent: bool,
+    /// No part of the cluster: not yet, or not any more.
+    pub(crate) gone: bool,
+    /// Will start under another address.
+    pub(crate) moves: bool,
     pub(crate) inbox: Vec<Input>,
     woken: bool,
     pub(crate) paused_until: Time,
@@ -29,20 +34,26 @@ pub(crate) struct Process {
     writing: Option<Time>,
     /// How far its wall clock is off, in microseconds.
     pub(crate) skew: i64,
+    /// How much faster its clocks run than the world's, in parts per million: the wall clock and the monotonic one.
+    drift: (i64, i64),
     /// Where its monotonic clock began: anew when its machine starts.
     clock: Time,
+}
+
+/// Where a node is reached. The higher the network, the higher its rank.
+fn address(network: u8, index: usize, port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, network, index as u8 + 1], port))
 }
 
 impl Process {
     pub(crate) fn new(index: usize, plan: &Plan, rng: &mut Rng) -> Self {
         let node = id(index);
-        let address = |port| SocketAddr::from(([10, 0, 0, index as u8 + 1], port));
         let priority = if rng.chance(10) { rng.range(0, 3) as i64 } else { 0 };
         let info = PeerInfo {
             node,
-            rank: Rank { priority, address: address(2123), node },
-            raw: address(2124),
-            ftp: address(21).to_string(),
+            rank: Rank { priority, address: address(0, index, 2123), node },
+            raw: address(0, index, 2124),
+            ftp: address(0, index, 21).to_string(),
             name: format!("n{index}"),
             zone: format!("z{}", index % plan.nodes.div_ceil(2)),
         };
@@ -52,18 +63,29 @@ impl Process {
             boot: 0,
             member: None,
             silent: false,
+            gone: index >= plan.nodes,
+            moves: false,
             inbox: vec![],
             woken: false,
             paused_until: 0,
             slow_disk_until: 0,
             writing: None,
-            skew: rng.range(0, 400 * MS) as i64 - 200 * MS as i64,
+            skew: rng.range(0, 2 * plan.skew) as i64 - plan.skew as i64,
+            drift: (rng.range(0, 2 * plan.drift) as i64 - plan.drift as i64, rng.range(0, 20_000) as i64 - 10_000),
             clock: rng.range(1, 50) * 3600 * SECOND,
         }
     }
     pub(crate) fn clocks(&self, now: Time) -> Now {
-        let wall = 1_700_000_000 * SECOND + now;
-        Now { mono: self.clock + now, wall: wall.saturating_add_signed(self.skew) }
+        let drifted = |ppm: i64| now.saturating_add_signed(now as i64 * ppm / 1_000_000);
+        let wall = 1_700_000_000 * SECOND + drifted(self.drift.0);
+        Now { mono: self.clock + drifted(self.drift.1), wall: wall.saturating_add_signed(self.skew) }
+    }
+    /// Its next start finds another address, and with it another rank.
+    fn readdress(&mut self, index: usize, network: u8) {
+        self.moves = false;
+        self.info.rank.address = address(network, index, 2123);
+        self.info.raw = address(network, index, 2124);
+        self.info.ftp = address(network, index, 21).to_string();
     }
     pub(crate) fn runs(&self, now: Time) -> bool {
         self.member.is_some() && self.paused_until <= now
@@ -82,13 +104,17 @@ pub(crate) fn index(node: NodeId) -> usize {
 
 impl World {
     pub(crate) fn start(&mut self, at: usize) {
-        if self.processes[at].member.is_some() {
+        if self.processes[at].member.is_some() || self.processes[at].gone {
             return;
         }
-        self.history.note(self.now, || format!("START {at}"));
+        self.disturb(0);
         let seed = self.rng.next();
         let now = self.now;
         let p = &mut self.processes[at];
+        if p.moves {
+            p.readdress(at, self.rng.below(256) as u8);
+        }
+        self.history.note(now, || format!("START {at} as {:?}", p.info.rank));
         p.boot += 1;
         if p.silent {
             p.clock = self.rng.range(1, 50) * 3600 * SECOND;
@@ -112,6 +138,7 @@ impl World {
             return Ok(());
         }
         self.history.note(self.now, || format!("CRASH {at}{}", if power { " with its machine" } else { "" }));
+        self.disturb(0);
         let p = &mut self.processes[at];
         (p.member, p.silent) = (None, power);
         p.disk.crash(power, &mut self.rng)?;
@@ -121,8 +148,28 @@ impl World {
         self.plan(back, Step::Start { at });
         Ok(())
     }
+    /// A node that was not there joins with nothing; false when there is none left.
+    pub(crate) fn join(&mut self, wait: Time) -> bool {
+        let Some(spare) = (0..self.processes.len()).find(|n| self.processes[*n].gone && self.processes[*n].boot == 0)
+        else {
+            return false;
+        };
+        self.history.note(self.now, || format!("JOIN {spare} in {} ms", wait / MS));
+        self.processes[spare].gone = false;
+        self.plan(wait, Step::Start { at: spare });
+        true
+    }
+    /// A disk is lost for good. What comes in its place is another node.
+    pub(crate) fn wipe(&mut self, at: usize) -> Result<(), String> {
+        self.history.note(self.now, || format!("WIPE {at}"));
+        self.crash(at, true, 0)?;
+        let p = &mut self.processes[at];
+        (p.gone, p.disk) = (true, Disk::default());
+        Ok(())
+    }
     pub(crate) fn pause(&mut self, at: usize, span: Time) {
         self.history.note(self.now, || format!("PAUSE {at} for {} ms", span / MS));
+        self.disturb(span);
         let boot = self.processes[at].boot;
         self.processes[at].paused_until = self.now + span;
         self.plan(span, Step::Wake { at, boot });

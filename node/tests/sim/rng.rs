@@ -18,6 +18,10 @@ impl Rng {
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }
+    /// The `n`-th of many that have nothing to do with each other.
+    pub(crate) fn fork_at(&self, n: usize) -> Self {
+        Self(self.0 ^ (n as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95)).fork()
+    }
     /// From 0 to below `n`; 0 when `n` is 0.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         if n == 0 { 0 } else { self.next() % n }

@@ -3,6 +3,7 @@
 use crate::sim::check::Broken;
 use crate::sim::history::Detail;
 use crate::sim::plan::Plan;
+use crate::sim::shorten::{fewest_faults, lines};
 use crate::sim::totals::Totals;
 use crate::sim::world::World;
 use std::sync::Mutex;
@@ -23,7 +24,8 @@ pub(crate) struct Ran {
 pub(crate) fn run(plan: Plan, detail: Detail) -> Ran {
     let mut world = World::new(plan, detail);
     let broken = world.run().err();
-    let short = world.totals.shortfall().filter(|_| broken.is_none());
+    let full = world.plan.fixed.is_none() && broken.is_none();
+    let short = world.totals.shortfall().filter(|_| full);
     let broken = broken.or_else(|| short.map(|what| Broken::new("the run's minimum", what)));
     if let Some(broken) = &broken {
         world.history.note(world.now, || format!("BROKEN {}: {}", broken.invariant, broken.what));
@@ -32,8 +34,8 @@ pub(crate) fn run(plan: Plan, detail: Detail) -> Ran {
     Ran { broken, digest: world.history.digest() ^ world.handled, totals: world.totals, lines }
 }
 
-/// Runs `seeds` seeds from `from` on; how many failed.
-pub(crate) fn sweep(from: u64, seeds: u64) -> (Totals, u64) {
+/// Runs `seeds` seeds from `from` on; how many failed. `plan` makes each seed's.
+pub(crate) fn sweep(from: u64, seeds: u64, plan: fn(u64) -> Plan) -> (Totals, u64) {
     let next = AtomicU64::new(from);
     let sum = Mutex::new((Totals::default(), 0, Vec::new()));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -45,7 +47,7 @@ pub(crate) fn sweep(from: u64, seeds: u64) -> (Totals, u64) {
                     if seed >= from + seeds {
                         return;
                     }
-                    let ran = run(Plan::new(seed), Detail::Nothing);
+                    let ran = run(plan(seed), Detail::Nothing);
                     let mut sum = sum.lock().expect("no thread panics while it holds the sum");
                     sum.0.add(&ran.totals);
                     if let Some(broken) = ran.broken {
@@ -61,16 +63,20 @@ pub(crate) fn sweep(from: u64, seeds: u64) -> (Totals, u64) {
     for (n, (seed, broken)) in failures.iter().enumerate() {
         println!("seed {seed} broke {}: {}", broken.invariant, broken.what);
         if n < REPORTED {
-            report(*seed);
+            report(&plan(*seed), broken);
         }
     }
     (totals, failed)
 }
 
-/// Runs a failed seed again for its history.
-fn report(seed: u64) {
-    for line in run(Plan::new(seed), Detail::Tail).lines {
+/// Runs a failed seed again for its history, with as few faults as it needs.
+fn report(plan: &Plan, broken: &Broken) {
+    let short = fewest_faults(plan, broken);
+    let kept: Vec<usize> = short.faults.iter().map(|due| due.id).collect();
+    println!("    with {} of {} faults, {kept:?}, it breaks like this:", kept.len(), plan.faults.len());
+    for line in lines(&run(short, Detail::Whole)) {
         println!("    {line}");
     }
-    println!("    again: cargo test -p node --test sim -- --from {seed} --one --trace");
+    let fixed = if plan.fixed.is_some() { " --fixed" } else { "" };
+    println!("    again: cargo test -p node --test sim -- --from {} --one --trace{fixed}", plan.seed);
 }

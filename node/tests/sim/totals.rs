@@ -1,5 +1,6 @@
 //! Figures of a run, and of many.
 
+use crate::sim::check::Coverage;
 use crate::sim::faults::Kind;
 use crate::sim::plan::{LEAST_FAULTS, LEAST_OPS, LEAST_TIME};
 use crate::sim::world::Time;
@@ -12,6 +13,7 @@ pub(crate) struct Totals {
     pub(crate) reads: u64,
     /// Reads that no leader answered in time.
     pub(crate) local_reads: u64,
+    pub(crate) refused_reads: u64,
     pub(crate) acks: u64,
     pub(crate) refusals: BTreeMap<String, u64>,
     pub(crate) replacements: u64,
@@ -19,10 +21,22 @@ pub(crate) struct Totals {
     pub(crate) dropped: u64,
     /// Heads at rest whose twin was replaced elsewhere.
     pub(crate) stale: u64,
+    /// What one order had to explain.
+    pub(crate) order: Coverage,
     pub(crate) epochs: u64,
+    /// Records by which a leader took over what another had logged meanwhile.
+    pub(crate) merges: u64,
     /// Reigns of another node than the one before.
     pub(crate) elections: u64,
     pub(crate) faults: BTreeMap<Kind, u64>,
+    /// Faults that cut groups of nodes apart.
+    pub(crate) partitions: u64,
+    /// Acknowledged writes to one path of which neither knew the other.
+    pub(crate) conflicts: u64,
+    /// Seeds (1 here) in which such a conflict was there before a network healed.
+    pub(crate) healed_conflict: u64,
+    /// And which also saw an election between acknowledged writes.
+    pub(crate) both: u64,
     /// Faults that struck while an operation was open.
     pub(crate) in_flight: u64,
     /// A new leader served after the first acknowledged write.
@@ -32,7 +46,9 @@ pub(crate) struct Totals {
     /// Simulated time under load, and until rest.
     pub(crate) loaded: Time,
     pub(crate) rested: Time,
-    /// From healing to one leader; the longest of many runs.
+    /// Takeovers in a minute on a network that stays broken; the most of many runs.
+    pub(crate) late_epochs: u64,
+    /// From the last disturbance to one leader; the longest of many runs.
     pub(crate) led_after: Time,
 }
 
@@ -69,13 +85,22 @@ impl Totals {
             (&mut self.changes, other.changes),
             (&mut self.reads, other.reads),
             (&mut self.local_reads, other.local_reads),
+            (&mut self.refused_reads, other.refused_reads),
             (&mut self.acks, other.acks),
             (&mut self.replacements, other.replacements),
             (&mut self.dropped, other.dropped),
             (&mut self.stale, other.stale),
+            (&mut self.order.windows, other.order.windows),
+            (&mut self.order.placed, other.order.placed),
+            (&mut self.order.answered, other.order.answered),
             (&mut self.epochs, other.epochs),
+            (&mut self.merges, other.merges),
             (&mut self.elections, other.elections),
             (&mut self.in_flight, other.in_flight),
+            (&mut self.partitions, other.partitions),
+            (&mut self.conflicts, other.conflicts),
+            (&mut self.healed_conflict, other.healed_conflict),
+            (&mut self.both, other.both),
             (&mut self.acked_after_election, other.acked_after_election),
             (&mut self.loaded, other.loaded),
             (&mut self.rested, other.rested),
@@ -83,6 +108,7 @@ impl Totals {
             *mine += theirs;
         }
         self.led_after = self.led_after.max(other.led_after);
+        self.late_epochs = self.late_epochs.max(other.late_epochs);
         for (kind, n) in &other.faults {
             *self.faults.entry(*kind).or_insert(0) += n;
         }

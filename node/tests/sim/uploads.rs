@@ -141,7 +141,11 @@ impl World {
         let (front, Some(upload)) = (session.at, session.upload.as_ref()) else { return };
         let (blob, size) = (upload.blob, upload.size);
         let process = &self.processes[target];
-        let lives = process.boot == boot && process.member.is_some() && !self.net.cut(front, target);
+        let lives = process.boot == boot && process.member.is_some();
+        if self.net.cut(front, target) {
+            let wait = self.rng.range(500, 2500) * MS;
+            return self.plan(wait, world::Step::Upload(Step::Heard { op, round, target, good: false }));
+        }
         if lives && process.paused_until > self.now && self.rng.chance(60) {
             let until = process.paused_until;
             return self.plan_at(until, world::Step::Upload(Step::Arrives { op, round, target, boot }));
@@ -152,7 +156,10 @@ impl World {
             self.history.note(self.now, || format!("{target} has the bytes of {blob:?}"));
             self.push(target, Input::BlobStaged(blob));
         }
-        let silent = !good && (process_silent(self, target) || lives);
+        // The bytes came, the word about them does not.
+        let heard = !self.net.cut(target, front);
+        let silent = (!good && (process_silent(self, target) || lives)) || !heard;
+        let good = good && heard;
         let wait = if silent { self.rng.range(500, 2500) * MS } else { self.rng.range(200, 3000) };
         self.plan(wait, world::Step::Upload(Step::Heard { op, round, target, good }));
     }

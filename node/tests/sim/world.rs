@@ -3,10 +3,12 @@
 use crate::sim::check::{Broken, Truth};
 use crate::sim::clients::{Client, Reading, Session};
 use crate::sim::history::{Detail, History};
+use crate::sim::nemesis::LEADER_WITHIN;
 use crate::sim::net::{Net, Passage};
 use crate::sim::plan::{LEAST_OPS, LEAST_TIME, Plan};
 use crate::sim::process::{Process, index};
 use crate::sim::rng::Rng;
+use crate::sim::topology::Pairs;
 use crate::sim::totals::Totals;
 use crate::sim::uploads;
 use node::cluster::{Input, MS, Message, OpId, Output, RoleName};
@@ -19,27 +21,69 @@ pub(crate) const SECOND: Time = 1000 * MS;
 
 /// Longest run under load, should faults or operations fall short.
 const MOST_TIME: Time = 200 * SECOND;
-/// One leader must be there this long after everything healed.
-const LEADER_WITHIN: Time = 6 * SECOND;
 /// And everything must have come to rest after this.
 const REST_WITHIN: Time = 90 * SECOND;
 
 /// What happens next.
 #[derive(Debug)]
 pub(crate) enum Step {
-    Deliver { from: usize, to: usize, passage: Passage, message: Box<Message> },
-    Wake { at: usize, boot: u32 },
-    Tick { at: usize, boot: u32 },
-    Report { at: usize, boot: u32 },
-    Written { at: usize, boot: u32, batch: u64 },
-    Start { at: usize },
-    Dial { at: usize, boot: u32, peer: usize },
-    LinkUp { at: usize, peer: usize, number: u32 },
-    LinkDown { at: usize, peer: usize, number: u32 },
+    Deliver {
+        from: usize,
+        to: usize,
+        passage: Passage,
+        message: Box<Message>,
+    },
+    Wake {
+        at: usize,
+        boot: u32,
+    },
+    Tick {
+        at: usize,
+        boot: u32,
+    },
+    Report {
+        at: usize,
+        boot: u32,
+    },
+    Written {
+        at: usize,
+        boot: u32,
+        batch: u64,
+    },
+    Start {
+        at: usize,
+    },
+    Dial {
+        at: usize,
+        boot: u32,
+        peer: usize,
+    },
+    LinkUp {
+        at: usize,
+        peer: usize,
+        number: u32,
+    },
+    LinkDown {
+        at: usize,
+        peer: usize,
+        number: u32,
+    },
     Client(usize),
     Upload(uploads::Step),
     Fault(usize),
-    Blow { due: usize, at: usize },
+    Blow {
+        due: usize,
+        at: usize,
+    },
+    Cut(Pairs),
+    Mend(Pairs),
+    /// A connection between two nodes that was cut then.
+    Starve {
+        a: usize,
+        b: usize,
+        number: u32,
+    },
+    Watch,
 }
 
 pub(crate) struct World {
@@ -58,6 +102,10 @@ pub(crate) struct World {
     pub(crate) armed: Vec<usize>,
     /// No more faults and no more clients.
     pub(crate) calm: bool,
+    /// When every group that should have one leader had it, or something happened that may cost it, last.
+    pub(crate) disturbed: Time,
+    /// A group had no single leader when it was last looked at.
+    pub(crate) unled: bool,
     pub(crate) handled: u64,
     queue: BinaryHeap<Reverse<(Time, u64, Slot)>>,
     planned: u64,
@@ -87,8 +135,9 @@ impl Ord for Slot {
 impl World {
     pub(crate) fn new(plan: Plan, detail: Detail) -> Self {
         let mut rng = Rng::new(plan.seed ^ 0x5eed);
-        let processes = (0..plan.nodes).map(|n| Process::new(n, &plan, &mut rng)).collect();
-        let net = Net::new(plan.nodes, plan.net_scale, rng.fork());
+        let all = plan.nodes + plan.spares;
+        let processes = (0..all).map(|n| Process::new(n, &plan, &mut rng)).collect();
+        let net = Net::new(all, plan.net_scale, rng.fork());
         let clients = (0..plan.clients).map(|_| Client::default()).collect();
         Self {
             now: 0,
@@ -98,11 +147,13 @@ impl World {
             clients,
             sessions: BTreeMap::new(),
             reads: BTreeMap::new(),
-            truth: Truth::default(),
+            truth: Truth::new(plan.reads_unjudged),
             history: History::new(detail),
             totals: Totals::default(),
             armed: vec![],
             calm: false,
+            disturbed: 0,
+            unled: false,
             handled: 0,
             queue: BinaryHeap::new(),
             planned: 0,
@@ -131,9 +182,11 @@ impl World {
         for due in 0..self.plan.faults.len() {
             self.plan_at(self.plan.faults[due].after, Step::Fault(due));
         }
-        self.until(LEAST_TIME)?;
-        while self.now < MOST_TIME && (self.totals.ops < LEAST_OPS || self.short_of_faults()) {
-            self.until(self.now + SECOND)?;
+        self.plan(0, Step::Watch);
+        if let Some(topology) = self.plan.fixed {
+            self.stay_broken(topology)?;
+        } else {
+            self.bear_faults()?;
         }
         self.totals.loaded = self.now;
         self.come_to_rest()?;
@@ -141,10 +194,21 @@ impl World {
         let (epochs, leaders) = self.truth.reigns();
         (self.totals.epochs, self.totals.elections) = (epochs, leaders);
         self.totals.stale = self.truth.at_rest(&self.processes)?;
+        self.totals.order = self.truth.linearizable()?;
+        self.totals.merges = self.truth.merges() as u64;
+        self.totals.both = self.totals.healed_conflict & self.totals.acked_after_election;
         Ok(())
     }
 
-    fn until(&mut self, end: Time) -> Result<(), Broken> {
+    fn bear_faults(&mut self) -> Result<(), Broken> {
+        self.until(LEAST_TIME)?;
+        while self.now < MOST_TIME && (self.totals.ops < LEAST_OPS || self.short_of_faults()) {
+            self.until(self.now + SECOND)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn until(&mut self, end: Time) -> Result<(), Broken> {
         while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
             let Some(Reverse((at, _, Slot(step)))) = self.queue.pop() else { break };
             self.now = at;
@@ -176,6 +240,10 @@ impl World {
             Step::Upload(step) => self.upload(step),
             Step::Fault(due) => self.fall_due(due)?,
             Step::Blow { due, at } => self.blow(due, Some(at))?,
+            Step::Cut(pairs) => self.cut(&pairs),
+            Step::Mend(pairs) => self.mend(&pairs),
+            Step::Starve { a, b, number } => self.starve(a, b, number),
+            Step::Watch => self.watch_groups()?,
             _ => {} // of an earlier start
         }
         Ok(())
@@ -187,7 +255,7 @@ impl World {
             match output {
                 Output::Send { to, message } => self.post(at, index(to), message),
                 Output::Front { op, event } => self.front(at, op, event)?,
-                Output::ReadReady { id, position } => self.look_up(at, id, position)?,
+                Output::ReadReady { id, shows } => self.look_up(at, id, shows)?,
                 Output::DropBlobs(blobs) => {
                     self.totals.dropped += blobs.len() as u64;
                     for blob in blobs {
@@ -212,6 +280,9 @@ impl World {
         self.calm = true;
         self.armed.clear();
         self.net.heal();
+        while let Some(cut) = Some(self.net.all_cut()).filter(|cut| !cut.is_empty()) {
+            self.mend(&cut);
+        }
         let now = self.now;
         for at in 0..self.processes.len() {
             self.processes[at].slow_disk_until = 0;
@@ -228,9 +299,9 @@ impl World {
                 return Err(Broken::new("I4", format!("no single leader {} s after healing", LEADER_WITHIN / SECOND)));
             }
         }
-        self.totals.led_after = self.now - now;
+        self.totals.led_after = self.totals.led_after.max(self.now - now);
         self.until(self.now + SECOND)?;
-        for at in 0..self.processes.len() {
+        for at in self.living() {
             self.probe(at)?;
             self.until(self.now + 300 * MS)?;
         }
@@ -249,24 +320,30 @@ impl World {
         Ok(())
     }
 
+    /// The nodes that are part of the cluster, running or not.
+    pub(crate) fn living(&self) -> Vec<usize> {
+        (0..self.processes.len()).filter(|n| !self.processes[*n].gone).collect()
+    }
     fn one_leader(&self) -> bool {
+        self.led(&self.living())
+    }
+    /// Whether these nodes run, one of them leads, and all follow it.
+    pub(crate) fn led(&self, group: &[usize]) -> bool {
         let mut seen = None;
-        self.processes.iter().all(|p| {
+        group.iter().map(|n| &self.processes[*n]).all(|p| {
             let Some(member) = &p.member else { return false };
-            let status = member.status(p.clocks(self.now));
-            let leads = status.leader == Some(p.info.node);
-            let role = matches!(status.role, RoleName::Lead) == leads && (leads || status.role == RoleName::Follow);
-            let view = (status.leader, status.epoch);
-            role && status.leader.is_some() && *seen.get_or_insert(view) == view
+            let (role, leader, epoch) = member.standing();
+            let leads = leader == Some(p.info.node);
+            let fits = (role == RoleName::Lead) == leads && (leads || role == RoleName::Follow);
+            let view = (leader, epoch);
+            fits && leader.is_some_and(|l| group.contains(&index(l))) && *seen.get_or_insert(view) == view
         })
     }
     /// All logs and indexes are the same and on their disks.
     fn agreed(&self) -> bool {
-        let first = &self.processes[0].disk.shown.state;
-        self.processes.iter().all(|p| {
-            let state = &p.disk.shown.state;
-            p.disk.unwritten() == 0 && state.logged == first.logged && state.applied == first.logged
-        })
+        let mut states = self.processes.iter().filter(|p| !p.gone).map(|p| (p.disk.unwritten(), &p.disk.shown.state));
+        let Some((_, first)) = states.clone().next() else { return true };
+        states.all(|(unwritten, state)| unwritten == 0 && state.logged == first.logged && state.applied == first.logged)
     }
 }
 

@@ -27,6 +27,9 @@ impl Truth {
             self.commit(now, position, epoch, &record.durability);
             self.stood_on(position)?;
             let Some(cover) = record.cover() else { continue };
+            if seq > 0 {
+                self.linear.merged();
+            }
             let adopted: Vec<Position> = self.records.keys().copied().filter(|p| cover.marks.has(*p)).collect();
             for p in adopted.into_iter().filter(|p| !cover.voids.contains(p)) {
                 self.commit(now, p, epoch, &record.durability);
@@ -48,13 +51,15 @@ impl Truth {
         if !set.contains(&id(reign.node)) {
             return broken("without its leader".into());
         }
-        if let Some(node) = set.iter().find(|n| !processes[index(**n)].disk.synced.has(position)) {
+        let lasting = |n: &&NodeId| !processes[index(**n)].gone; // a disk that was lost since had it
+        if let Some(node) = set.iter().filter(lasting).find(|n| !processes[index(**n)].disk.synced.has(position)) {
             return broken(format!("without {node:?}, whose disk has it not"));
         }
         let Some(write) = record.write() else { return Ok(()) };
         let blob = write.blob.unwrap_or_default();
         for node in write.replicas() {
-            if !set.contains(&node) || !processes[index(node)].disk.blobs.contains_key(&blob) {
+            let process = &processes[index(node)];
+            if !set.contains(&node) || !(process.gone || process.disk.blobs.contains_key(&blob)) {
                 return broken(format!("without replica {node:?} of {blob:?}"));
             }
         }
@@ -69,8 +74,9 @@ impl Truth {
         }
         Ok(())
     }
-    /// A client is told that its operation is done.
-    pub(crate) fn done(&mut self, op: OpId, outcome: Outcome) -> Result<(), Broken> {
+    /// A client is told that its operation is done; with how many others it is in conflict.
+    pub(crate) fn done(&mut self, op: OpId, outcome: Outcome) -> Result<u64, Broken> {
+        self.linear.done(op);
         let logged = self.records.get(&outcome.position).and_then(|r| r.write()).map(|w| w.op);
         if logged != Some(op) || !self.committed.contains_key(&outcome.position) {
             let what = format!("op {op:?} acknowledged at {:?}, where {logged:?} is logged", outcome.position);
@@ -79,7 +85,7 @@ impl Truth {
         if let Some(asked) = self.ops.get_mut(&op) {
             asked.done = Some(outcome);
         }
-        Ok(())
+        Ok(self.acknowledged(outcome.position))
     }
     /// A node deletes a blob: nothing in its index or its log may need it.
     pub(crate) fn dropped(&self, at: usize, blob: BlobId, processes: &[Process]) -> Result<(), Broken> {

@@ -9,31 +9,34 @@ use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    last: BTreeMap<Epoch, u64>,
-    /// The token each path was granted with last.
-    holders: BTreeMap<(Epoch, FtpPath), (Token, OpId)>,
-    /// The paths of each token.
-    granted: BTreeMap<Token, Vec<FtpPath>>,
+    /// What each token was granted for.
+    granted: BTreeMap<Token, (OpId, Change)>,
+}
+
+/// Whether two changes may not be under way at once: they share a path, or one takes a whole directory that the other is in.
+fn overlap(a: &Change, b: &Change) -> bool {
+    let whole = |change: &Change| matches!(change, Change::RemoveDirectory { .. });
+    let pairs = a.paths().into_iter().flat_map(|a| b.paths().into_iter().map(move |b| (a, b)));
+    let mut pairs = pairs.into_iter();
+    pairs.any(|(at, other)| at == other || (whole(a) && other.is_within(at)) || (whole(b) && at.is_within(other)))
 }
 
 impl Locks {
     pub(super) fn granted(&mut self, token: Token, op: OpId, change: &Change) -> Result<(), Broken> {
-        let last = self.last.entry(token.epoch).or_insert(0);
-        if token.n <= *last {
-            return Err(Broken::new("I6", format!("{token:?} granted after number {last}")));
+        let from = Token { epoch: token.epoch, n: 0 };
+        if let Some((last, _)) = self.granted.range(from..=Token { n: u64::MAX, ..from }).next_back()
+            && *last >= token
+        {
+            return Err(Broken::new("I6", format!("{token:?} granted after {last:?}")));
         }
-        *last = token.n;
-        let paths: Vec<FtpPath> = change.paths().into_iter().cloned().collect();
-        for path in &paths {
-            self.holders.insert((token.epoch, path.clone()), (token, op));
-        }
-        self.granted.insert(token, paths);
+        self.granted.insert(token, (op, change.clone()));
         Ok(())
     }
+    /// Whether a token is its epoch's last one for all that it locks.
     fn holds(&self, epoch: Epoch, token: Token, op: OpId) -> bool {
-        let paths = self.granted.get(&token);
-        token.epoch == epoch
-            && paths.is_some_and(|p| p.iter().all(|p| self.holders.get(&(epoch, p.clone())) == Some(&(token, op))))
+        let Some((_, change)) = self.granted.get(&token).filter(|(o, _)| *o == op) else { return false };
+        let later = Token { n: token.n + 1, ..token }..=Token { n: u64::MAX, ..token };
+        token.epoch == epoch && !self.granted.range(later).any(|(_, (_, other))| overlap(change, other))
     }
 }
 
@@ -83,7 +86,8 @@ impl Truth {
         let Some(write) = record.write() else { return Ok(()) };
         for node in write.replicas() {
             let blob = write.blob.unwrap_or_default();
-            if !processes[crate::sim::process::index(node)].disk.blobs.contains_key(&blob) {
+            let process = &processes[crate::sim::process::index(node)];
+            if !process.gone && !process.disk.blobs.contains_key(&blob) {
                 return Err(Broken::new(
                     "I1",
                     format!("{position:?} logged without the bytes of {blob:?} on {node:?}"),
@@ -91,14 +95,15 @@ impl Truth {
             }
         }
         for effect in &write.effects {
-            if let Some(head) = self.heads(&effect.path, &before, epoch).first()
-                && !effect.over.contains(head)
+            if let Some(head) = self.standing(&effect.path, &before, epoch)
+                && effect.what != Version::Resolved
+                && !effect.over.contains(&head)
             {
                 let what = format!("{position:?} on {} is over {:?} and not over {head:?}", effect.path, effect.over);
                 return Err(Broken::new("I6", what));
             }
         }
-        let moved = |path: &FtpPath| self.heads(path, &before, epoch).first().and_then(|p| self.content(*p, path));
+        let moved = |path: &FtpPath| self.standing(path, &before, epoch).and_then(|p| self.content(p, path));
         let change = &self.ops.get(&op).ok_or_else(|| Broken::new("I9", format!("nobody asked for {op:?}")))?.change;
         if !says(change, op, &write.effects, moved) {
             let what = format!("{position:?} says {:?}, asked for was {change:?}", write.effects);
@@ -122,6 +127,7 @@ fn says<'a>(
             effects.len() == 1 && file(path).is_some_and(|f| f.extents.len() == 1 && f.extents[0].blob.op == op)
         }
         Change::Delete { path } | Change::RemoveDirectory { path } => at(path) == Some(&Version::Deleted),
+        Change::Forget { .. } => effects.is_empty(),
         Change::MakeDirectory { path } => matches!(at(path), Some(Version::Directory { .. })),
         Change::Rename { from, to } => {
             from == to
@@ -131,5 +137,7 @@ fn says<'a>(
         Change::SetModified { path, modified } => {
             file(path).is_none_or(|f| f.modified == *modified && Some(f.extents.as_slice()) == moved(path))
         }
+        Change::Resolve { path, .. } => matches!(at(path), Some(Version::Resolved | Version::Deleted)),
+        Change::Recover { to, .. } => file(to).is_some(),
     }
 }

@@ -3,8 +3,11 @@
 //! ask no member what it thinks.
 
 mod commits;
+mod conflicts;
+mod drops;
 mod epochs;
 mod index;
+mod linear;
 mod locks;
 mod reads;
 mod records;
@@ -12,6 +15,8 @@ mod rest;
 
 use crate::sim::process::Process;
 use crate::sim::world::Time;
+pub(crate) use linear::Coverage;
+use linear::Linear;
 use locks::Locks;
 use node::cluster::{Batch, Change, Epoch, Event, Mutation, NodeId, OpId, Outcome, Output, Position, Record, Refusal};
 use node::path::FtpPath;
@@ -59,6 +64,8 @@ struct Asked {
 pub(crate) struct Truth {
     records: BTreeMap<Position, Arc<Record>>,
     covers: Vec<Position>,
+    /// By which records a head of a path was dropped.
+    drops: BTreeMap<(FtpPath, Position), Vec<Position>>,
     /// Writes that their leader said it logged.
     logged: BTreeSet<Position>,
     by_path: BTreeMap<FtpPath, Vec<Position>>,
@@ -72,16 +79,27 @@ pub(crate) struct Truth {
     /// first time of each.
     holders: BTreeMap<Position, BTreeMap<NodeId, (Epoch, Time)>>,
     ops: BTreeMap<OpId, Asked>,
+    /// What was acknowledged on each path, in that order.
+    acked: BTreeMap<FtpPath, Vec<Position>>,
     /// The highest epoch each node ever promised.
     promised: BTreeMap<usize, Epoch>,
     locks: Locks,
+    linear: Linear,
+    /// Whether stale reads are left to the check of whole histories.
+    reads_unjudged: bool,
 }
 
 impl Truth {
-    pub(crate) fn submitted(&mut self, _now: Time, op: OpId, change: &Change) {
+    /// With or without its own judgement of each read: see [`Plan::reads_unjudged`](crate::sim::plan::Plan).
+    pub(crate) fn new(reads_unjudged: bool) -> Self {
+        Self { reads_unjudged, ..Self::default() }
+    }
+    pub(crate) fn submitted(&mut self, now: Time, op: OpId, change: &Change) {
+        self.linear.submitted(now, op, change);
         self.ops.insert(op, Asked { change: change.clone(), done: None, refused: None });
     }
     pub(crate) fn refused(&mut self, op: OpId, refusal: Refusal) {
+        self.linear.refused(op, refusal);
         if let Some(asked) = self.ops.get_mut(&op) {
             asked.refused = Some(refusal);
         }
@@ -90,7 +108,9 @@ impl Truth {
     pub(crate) fn cancelled(&mut self, op: OpId) {
         self.refused(op, Refusal::Unknown);
     }
-    pub(crate) fn crashed(&mut self, _at: usize) {}
+    pub(crate) fn crashed(&mut self, at: usize) {
+        self.linear.crashed(at);
+    }
 
     /// Learns the records of a batch. Two different ones at one position are two leaders of one epoch.
     pub(crate) fn records(&mut self, batch: &Batch) -> Result<(), Broken> {
@@ -114,6 +134,10 @@ impl Truth {
                     self.by_path.entry(effect.path.clone()).or_default().push(record.position);
                 }
             }
+            self.drop_allowed(record)?;
+            for (path, head) in record.dropped() {
+                self.drops.entry((path.clone(), *head)).or_default().push(record.position);
+            }
             self.records.insert(record.position, record.clone());
         }
         Ok(())
@@ -129,6 +153,7 @@ impl Truth {
         processes: &[Process],
     ) -> Result<(), Broken> {
         for output in outputs {
+            self.linear.saw(now, at, output);
             match output {
                 Output::Send { message, .. } => self.sent(at, message, &processes[at].disk)?,
                 Output::Event(event) => self.event(now, at, event, processes)?,
@@ -154,7 +179,14 @@ impl Truth {
             }
             Event::Logged { position, op, token } => self.logged(at, *position, *op, *token, processes),
             Event::Committed { epoch, count } => self.commits(now, at, *epoch, *count, processes),
-            Event::Follows { .. } | Event::Leaderless | Event::Liveness { .. } => Ok(()),
+            Event::Implausible { from, counter } => {
+                Err(Broken::new("I4", format!("epoch {counter} from {from:?}, which nobody forged")))
+            }
+            Event::Follows { .. }
+            | Event::Leaderless
+            | Event::Forgot { .. }
+            | Event::Liveness { .. }
+            | Event::ClockAhead { .. } => Ok(()),
         }
     }
 
@@ -172,6 +204,10 @@ impl Truth {
     pub(crate) fn reigns(&self) -> (u64, u64) {
         let changes = self.served.windows(2).filter(|pair| pair[0].1 != pair[1].1).count();
         (self.served.len() as u64, changes as u64)
+    }
+    /// How many epochs were ever taken.
+    pub(crate) fn takeovers(&self) -> u64 {
+        self.reigns.len() as u64
     }
     /// Notes a record as committed by a record of `epoch`, and who holds both.
     fn commit(&mut self, now: Time, position: Position, epoch: Epoch, holders: &[NodeId]) {

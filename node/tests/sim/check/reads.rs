@@ -25,7 +25,7 @@ impl Truth {
             let what = format!("read {id} of {path} sees {:?}, which is not committed", head.position);
             return Err(Broken::new("I10", what));
         }
-        let Some(position) = position else { return Ok(()) };
+        let Some(position) = position.filter(|_| !self.reads_unjudged) else { return Ok(()) };
         if !self.committed.contains_key(&position) || !tables.state.applied.has(position) {
             let what = format!("read {id} at {position:?}, which is not committed or not here");
             return Err(Broken::new("I5", what));
@@ -33,7 +33,8 @@ impl Truth {
         let Some(reign) = self.reigns.get(&position.epoch) else {
             return Err(Broken::new("I5", format!("read {id} in no epoch: {position:?}")));
         };
-        let seen = seen.map(|h| h.stamp());
+        // What was dropped from the index was seen by everybody before.
+        let seen = seen.map(|h| h.stamp()).max(self.last_dropped(path));
         let scope = self.closure(position.epoch, position.seq + 1);
         for due in self.by_path.get(path).into_iter().flatten() {
             if self.committed.get(due).is_none_or(|at| *at >= began) || seen >= Some(stamp(&self.records[due])) {

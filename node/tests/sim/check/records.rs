@@ -44,16 +44,25 @@ impl Truth {
         let mut heads: Vec<&Arc<Record>> = self
             .on_path(path, scope)
             .filter(|r| self.confirmed(r.position, scope, epoch))
+            .filter(|r| Self::effect(r, path).is_some_and(|e| e.what != Version::Resolved))
             .filter(|r| self.replaced_by(r.position, path, scope).is_none())
+            .filter(|r| !self.is_dropped(path, r.position, scope))
             .collect();
         heads.sort_by_key(|r| std::cmp::Reverse(stamp(r)));
         heads.into_iter().map(|r| r.position).collect()
+    }
+    /// The head that counts: the greatest that is no file, if it is a directory, else the greatest.
+    pub(super) fn standing(&self, path: &FtpPath, scope: &Marks, epoch: Epoch) -> Option<Position> {
+        let heads = self.heads(path, scope, epoch);
+        let what = |p: &Position| Self::effect(&self.records[p], path).map(|e| &e.what);
+        let beneath = heads.iter().find(|p| !matches!(what(p), Some(Version::File(_))));
+        beneath.filter(|p| matches!(what(p), Some(Version::Directory { .. }))).or(heads.first()).copied()
     }
     /// The extents a version refers to.
     pub(super) fn content(&self, position: Position, path: &FtpPath) -> Option<&[node::cluster::Extent]> {
         match &Self::effect(self.records.get(&position)?, path)?.what {
             Version::File(file) => Some(&file.extents),
-            Version::Directory { .. } | Version::Deleted => None,
+            Version::Directory { .. } | Version::Deleted | Version::Resolved => None,
         }
     }
 }
