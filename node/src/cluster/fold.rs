@@ -4,7 +4,7 @@
 use super::log::{COPIES, Log};
 use super::record::{Body, Cover, Effect, Head, Location, PathEntry, Record, Version, Write};
 use super::storage::{Aging, AgingKind, Storage};
-use super::types::{BlobId, Micros, Position, Stamp};
+use super::types::{BlobId, Digest, Micros, Position, Stamp};
 use crate::path::FtpPath;
 use std::collections::BTreeSet;
 
@@ -113,6 +113,8 @@ impl Log {
             }
         }
         self.note_aging(path, &before, &after);
+        let digest = self.state.digest.unwrap_or_default();
+        self.state.digest = Some(digest - Digest::of(path, &before) + Digest::of(path, &after));
         self.count_copies(&before, -1);
         self.count_copies(&after, 1);
         self.pending.entry(path.clone(), Some(after).filter(|e| !e.heads.is_empty()));

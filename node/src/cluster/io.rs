@@ -4,7 +4,7 @@ use super::change::{Change, Refusal, Staged};
 use super::info::{DiskReport, RoleName};
 use super::message::Message;
 use super::record::Outcome;
-use super::types::{BlobId, Epoch, Micros, NodeId, OpId, PeerInfo, Position, Token};
+use super::types::{BlobId, Digest, Epoch, Micros, NodeId, OpId, PeerInfo, Position, Token};
 
 /// Something that happened around a member.
 #[derive(Debug, Clone)]
@@ -269,6 +269,9 @@ pub struct Status {
     pub epoch: Epoch,
     /// Every node known, this one among them.
     pub members: Vec<MemberStatus>,
+    /// What the local index comes to, as hexadecimal digits: nodes that show the same have the same.
+    #[serde(default)]
+    pub digest: Digest,
     /// Visible files in the local index.
     pub files: u64,
     /// Copies that visible files lack, judged by live nodes.

@@ -7,6 +7,7 @@ mod change;
 mod collect;
 mod collector;
 mod decide;
+mod digest;
 mod election;
 mod fold;
 mod forget;

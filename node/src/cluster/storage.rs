@@ -3,7 +3,7 @@
 
 use super::marks::Marks;
 use super::record::{Outcome, PathEntry, Record};
-use super::types::{BlobId, Epoch, Hlc, NodeId, OpId, PeerInfo, Position};
+use super::types::{BlobId, Digest, Epoch, Hlc, NodeId, OpId, PeerInfo, Position};
 use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -99,6 +99,9 @@ pub struct MemberState {
     /// Whom a record forgot.
     #[serde(default)]
     pub forgotten: Vec<NodeId>,
+    /// Of the whole index; `None` from a version that kept none.
+    #[serde(default)]
+    pub digest: Option<Digest>,
     /// How many files are visible in the index.
     pub files: u64,
     /// How many copies visible files lack of three, were all nodes alive.

@@ -28,8 +28,8 @@ pub use row::Row;
 pub use verify::{FileReport, Summary, verify};
 
 use crate::cluster::{
-    Aging, AgingKind, Batch, BlobId, DiskReport, Head, Marks, MemberState, NodeId, OpId, Outcome, PathEntry, Position,
-    Record, Restored, Storage, Version,
+    Aging, AgingKind, Batch, BlobId, Digest, DiskReport, Head, Marks, MemberState, NodeId, OpId, Outcome, PathEntry,
+    Position, Record, Restored, Storage, Version,
 };
 use crate::path::FtpPath;
 use batch::LogEnd;
@@ -127,7 +127,8 @@ impl Store {
 
     /// What a member starts from; its blobs are those found when the store was opened. Blocking.
     pub fn restored(&self) -> Restored {
-        let state: MemberState = self.read(Table::Meta, &keys::state()).unwrap_or_default();
+        let mut state: MemberState = self.read(Table::Meta, &keys::state()).unwrap_or_default();
+        state.digest = state.digest.or_else(|| Some(self.digest()));
         let tail = self.records_beyond(&state.applied, usize::MAX);
         let tables = &self.view.tables;
         Restored {
@@ -220,6 +221,11 @@ impl Store {
 
     fn read<T: serde::de::DeserializeOwned>(&self, table: Table, key: &Slice) -> Option<T> {
         self.view.get(table, key).map(|bytes| keys::decode(&bytes))
+    }
+    /// Of the whole index, for a member whose state is from before there were any.
+    fn digest(&self) -> Digest {
+        let entries = self.view.scan(Table::Index, keys::all());
+        entries.map(|(key, value)| Digest::of(&keys::read_path(&key), &keys::decode(&value))).sum()
     }
     fn end(&self) -> MutexGuard<'_, LogEnd> {
         self.end.lock().expect("nothing panics while it holds the log's end")
