@@ -18,6 +18,7 @@ impl Member {
         self.tick_collector(cx);
         self.judge_clock(cx);
         self.tick_aging(cx);
+        self.tick_truncation(cx);
         self.forget_absent(cx);
         let held =
             now < self.hold_until && self.leader.is_none_or(|(l, _)| l == self.me.node || self.peers.linked(l, now));
@@ -30,6 +31,7 @@ impl Member {
                 leader: self.leader,
                 held: held && self.hold_for != Some(node),
                 marks: self.log.state.logged.clone(),
+                beyond_log: self.peers.said(node).is_some_and(|said| !self.log_reaches(&said.marks)),
                 committed,
                 disk: DiskReport { healthy: self.is_fit(), ..self.disk },
                 wall: cx.now.wall,

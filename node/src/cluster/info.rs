@@ -17,6 +17,9 @@ pub struct Info {
     pub held: bool,
     /// What is in its log.
     pub marks: Marks,
+    /// Its log begins beyond what it last heard that the receiver has: only its index can help.
+    #[serde(default)]
+    pub beyond_log: bool,
     /// How many records of its epoch it has committed, when it leads.
     pub committed: u64,
     /// Its disk.

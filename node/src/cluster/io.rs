@@ -200,6 +200,13 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// This node took over what another's index had, for want of records.
+    TookIndex {
+        /// Whose.
+        from: NodeId,
+        /// How many paths changed here.
+        paths: u64,
+    },
     /// A node is no member any more, nor ever again: it is refused from now on.
     Forgot {
         /// Which.
@@ -325,6 +332,14 @@ pub struct Config {
     pub clock_bound: Micros,
     /// Records in one frame.
     pub records_per_frame: usize,
+    /// Who lacks more records than this of a linked node leads nothing and is no member until it has them. 1,000.
+    pub far_behind: u64,
+    /// The newest records stay in the log, whoever has them. 4,000.
+    pub log_least: u64,
+    /// More records than this are not kept for nodes that are away: they get the index when they return. 200,000.
+    pub log_most: u64,
+    /// Paths compared at once when an index is taken over. 1,024.
+    pub index_range: usize,
     /// A planted bug, for the simulator's self-test.
     #[cfg(feature = "planted-bugs")]
     pub planted: super::planted::Planted,
@@ -355,6 +370,10 @@ impl Default for Config {
             min_copies: 2,
             clock_bound: 500 * ms,
             records_per_frame: 512,
+            far_behind: 1000,
+            log_least: 4000,
+            log_most: 200_000,
+            index_range: 1024,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
         }

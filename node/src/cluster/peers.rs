@@ -1,7 +1,6 @@
 //! Who is alive: heartbeats echoed both ways, and what each peer last said of itself (Chandra and Toueg's eventually
 //! perfect detector, by timeouts).
 
-use super::election::FAR_BEHIND;
 use super::info::{DiskReport, Info, RoleName};
 use super::io::Liveness;
 use super::marks::Marks;
@@ -145,18 +144,22 @@ impl Peers {
         self.all.get(&node).is_none_or(|p| now.saturating_sub(p.echoed.min(p.heard)) > self.down)
     }
 
-    /// How many peers are, or may soon be again, members: not Down, and not linked with a disk that hangs or a log that
-    /// lacks too much of `logged`.
-    pub(super) fn expected(&self, now: Micros, logged: &Marks) -> usize {
-        let counts =
-            |(id, p): &(&NodeId, &Peer)| !self.is_down(**id, now) && p.said.as_ref().is_none_or(|i| is_fit(i, logged));
+    /// How many peers are, or may soon be again, members: not Down, and not known as unfit.
+    pub(super) fn expected(&self, now: Micros, is_fit: impl Fn(&Info) -> bool) -> usize {
+        let counts = |(id, p): &(&NodeId, &Peer)| !self.is_down(**id, now) && p.said.as_ref().is_none_or(&is_fit);
         self.all.iter().filter(counts).count()
     }
 
     /// Whether a peer that is not Down is away or not fit to be a member, which may pass.
-    pub(super) fn recovering(&self, now: Micros, logged: &Marks) -> bool {
-        let fit = |p: &Peer| self.is_linked(p, now) && p.said.as_ref().is_some_and(|i| is_fit(i, logged));
+    pub(super) fn recovering(&self, now: Micros, is_fit: impl Fn(&Info) -> bool) -> bool {
+        let fit = |p: &Peer| self.is_linked(p, now) && p.said.as_ref().is_some_and(&is_fit);
         self.all.iter().any(|(id, p)| !self.is_down(*id, now) && !fit(p))
+    }
+
+    /// What those that are not Down last said to have.
+    pub(super) fn marks_of_live(&self, now: Micros) -> impl Iterator<Item = &Marks> + '_ {
+        let live = self.all.iter().filter(move |(id, _)| !self.is_down(**id, now));
+        live.filter_map(|(_, p)| p.said.as_ref().map(|said| &said.marks))
     }
 
     pub(super) fn said(&self, node: NodeId) -> Option<&Info> {
@@ -192,9 +195,4 @@ impl Peers {
         }
         changed
     }
-}
-
-/// Whether a linked peer could be a member now.
-fn is_fit(said: &Info, logged: &Marks) -> bool {
-    said.disk.healthy && said.marks.lacks(logged) <= FAR_BEHIND
 }

@@ -205,6 +205,7 @@ async fn heartbeat_goes_first() {
         leader: None,
         held: false,
         marks: Default::default(),
+        beyond_log: false,
         committed: 0,
         disk: Default::default(),
         wall: 0,

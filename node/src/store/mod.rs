@@ -29,7 +29,7 @@ pub use verify::{FileReport, Summary, verify};
 
 use crate::cluster::{
     Aging, AgingKind, Batch, BlobId, Digest, DiskReport, Head, Marks, MemberState, NodeId, OpId, Outcome, PathEntry,
-    Position, Record, Restored, Storage, Version,
+    PathRange, Position, Record, Restored, Storage, Version,
 };
 use crate::path::FtpPath;
 use batch::LogEnd;
@@ -234,8 +234,10 @@ impl Store {
 
 /// Where the log ends, read from its tables: two lookups, and one for each epoch.
 fn log_end(tables: &Tables) -> LogEnd {
-    let last = tables.keys(Table::Log, keys::all()).next_back();
-    let mut end = LogEnd { arrival: last.map_or(0, |key| keys::read_arrival(&key) + 1), ..LogEnd::default() };
+    let number = |key: Option<Slice>| key.map(|key| keys::read_arrival(&key));
+    let last = number(tables.keys(Table::Log, keys::all()).next_back());
+    let oldest = number(tables.keys(Table::Log, keys::all()).next()).unwrap_or(0);
+    let mut end = LogEnd { arrival: last.map_or(0, |last| last + 1), oldest, ..LogEnd::default() };
     let mut range = keys::all();
     while let Some(key) = tables.keys(Table::Position, range.clone()).next_back() {
         let Position { epoch, seq } = keys::read_position(&key);
@@ -258,6 +260,20 @@ impl Storage for Store {
     }
     fn references(&self, blob: BlobId) -> u64 {
         self.read(Table::References, &keys::blob(blob)).unwrap_or(0)
+    }
+    fn oldest(&self, limit: usize) -> Vec<Arc<Record>> {
+        // Not from the very first key: what was truncated leaves marks that a scan would have to pass.
+        let from = keys::arrival(self.end().oldest);
+        let records = self.view.scan(Table::Log, from..keys::all().end).take(limit);
+        records.map(|(_, value)| Arc::new(keys::decode(&value))).collect()
+    }
+    fn entries(&self, range: &PathRange, limit: usize) -> Vec<(FtpPath, PathEntry)> {
+        let entries = self.view.scan(Table::Index, keys::paths(range)).take(limit);
+        entries.map(|(key, value)| (keys::read_path(&key), keys::decode(&value))).collect()
+    }
+    fn outcomes(&self, after: Option<OpId>, limit: usize) -> Vec<(OpId, Outcome)> {
+        let outcomes = self.view.scan(Table::Outcomes, keys::ops_after(after)).take(limit);
+        outcomes.map(|(key, value)| (keys::read_op(&key), keys::decode(&value))).collect()
     }
     fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging> {
         let rows = self.view.scan(Table::Aging, keys::aging_after(kind, after));
