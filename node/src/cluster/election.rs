@@ -27,6 +27,7 @@ impl Member {
     pub(super) fn lose_leader(&mut self, cx: Cx<'_>, within: Micros) {
         self.leader = None;
         self.wait_until = cx.mono() + self.jitter(within);
+        self.last_heartbeat = 0; // where heartbeats were few, all are wanted now
         self.event(Event::Leaderless);
     }
 

@@ -292,6 +292,10 @@ pub struct Status {
 pub struct Config {
     /// Between heartbeats. 250 ms: four chances before suspicion.
     pub heartbeat: Micros,
+    /// In a cluster of more nodes than this, followers exchange heartbeats with their leader alone at that pace. 16.
+    pub mesh: usize,
+    /// And with each other at this one. 2 s.
+    pub slow_heartbeat: Micros,
     /// Silence until Suspect. 1 s. The lease is three quarters of it.
     pub suspect: Micros,
     /// Silence until Down. 5 s.
@@ -350,6 +354,8 @@ impl Default for Config {
         let ms = super::types::MS;
         Self {
             heartbeat: 250 * ms,
+            mesh: 16,
+            slow_heartbeat: 2000 * ms,
             suspect: 1000 * ms,
             down: 5000 * ms,
             answer: 300 * ms,

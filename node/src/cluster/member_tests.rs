@@ -85,6 +85,7 @@ impl Pair {
             promised: Epoch::default(),
             leader: None,
             held: false,
+            pace: 0,
             marks: Marks::default(),
             beyond_log: false,
             committed: 0,

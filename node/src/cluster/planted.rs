@@ -27,7 +27,7 @@ pub enum Planted {
     NoDedupe,
     /// I8: stamps are bare wall clocks.
     WallClock,
-    /// I2: the log loses records that others need, and nobody is told.
+    /// I2: the log loses records that are not in the index yet.
     TruncatedTooEarly,
     /// I2: an index that is taken over takes nothing away.
     TransferKeepsAll,

@@ -21,16 +21,8 @@ impl Member {
         let known: Option<Vec<&Marks>> = others.map(|n| self.peers.covered(*n)).collect();
         let live: Vec<&Marks> = self.peers.marks_of_live(cx.mono()).collect();
         let everybody = |p: Position| known.as_ref().is_some_and(|all| all.iter().all(|marks| marks.has(p)));
-        #[cfg(feature = "planted-bugs")]
-        let blind = self.config.planted == super::planted::Planted::TruncatedTooEarly;
-        #[cfg(not(feature = "planted-bugs"))]
-        let blind = false;
-        let positions = self.log.spare(
-            &self.config,
-            cx.storage,
-            |p| blind || everybody(p),
-            |p| live.iter().all(|marks| marks.has(p)),
-        );
+        let all_live = |p: Position| live.iter().all(|marks| marks.has(p));
+        let positions = self.log.spare(&self.config, cx.storage, everybody, all_live);
         if !positions.is_empty() {
             self.log.truncate(positions);
         }
@@ -68,6 +60,10 @@ impl Log {
             let gone = self.state.truncated.has(p); // the index of another came in their place
             let needless = gone || everybody(p) || (surplus > 0 && live(p));
             surplus = surplus.saturating_sub(1);
+            #[cfg(feature = "planted-bugs")]
+            if self.planted == super::planted::Planted::TruncatedTooEarly {
+                return true;
+            }
             needless && self.state.applied.has(p)
         };
         let oldest = storage.oldest(limit);
@@ -76,10 +72,6 @@ impl Log {
 
     fn truncate(&mut self, positions: Vec<Position>) {
         for p in &positions {
-            #[cfg(feature = "planted-bugs")]
-            if self.planted == super::planted::Planted::TruncatedTooEarly {
-                continue;
-            }
             self.state.truncated.raise(p.epoch, p.seq + 1);
         }
         self.pending.truncate(positions);

@@ -5,6 +5,7 @@
 use super::keys::{self, Table};
 use super::overlay::{Merged, Reader};
 use super::row::Row;
+use super::state::Written;
 use super::tables::Writes;
 use crate::cluster::{Batch, Marks, Mutation, PathEntry, Position, Record, Version};
 use crate::path::FtpPath;
@@ -20,6 +21,8 @@ pub(super) struct LogEnd {
     pub(super) oldest: u64,
     /// What is in the log.
     pub(super) marks: Marks,
+    /// The watermarks of the state as they were written last.
+    pub(super) written: Written,
 }
 
 /// Changes that build up over a reader; what was changed already is read back.
@@ -55,7 +58,9 @@ impl<R: Reader> Changes<'_, R> {
             }
             Mutation::Forgotten(node) => self.set(Table::Met, keys::node(*node), None),
             Mutation::Met(info) => self.set(Table::Met, keys::node(info.node), Some(keys::encode(info))),
-            Mutation::State(state) => self.set(Table::Meta, keys::state(), Some(keys::encode(state))),
+            Mutation::State(state) => {
+                end.written.changes(state).into_iter().for_each(|(table, key, value)| self.set(table, key, value));
+            }
         }
     }
 

@@ -35,13 +35,15 @@ pub(super) enum Table {
     Aging,
     /// Node → what it said of itself.
     Met,
+    /// Which watermarks, and epoch → how many of its records.
+    Marks,
     /// The singletons.
     Meta,
 }
 
 impl Table {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Log,
         Self::Position,
         Self::Index,
@@ -52,6 +54,7 @@ impl Table {
         Self::Unconfirmed,
         Self::Aging,
         Self::Met,
+        Self::Marks,
         Self::Meta,
     ];
     /// Its name on disk.
@@ -67,6 +70,7 @@ impl Table {
             Self::Unconfirmed => "unconfirmed",
             Self::Aging => "aging",
             Self::Met => "met",
+            Self::Marks => "marks",
             Self::Meta => "meta",
         }
     }
@@ -114,6 +118,16 @@ pub(super) fn path(path: &FtpPath) -> Slice {
 pub(super) fn read_path(bytes: &[u8]) -> FtpPath {
     let text = String::from_utf8_lossy(bytes).into_owned();
     FtpPath::try_from(text).unwrap_or_else(|error| fatal("a path in the database cannot be read", &error))
+}
+/// One epoch in one kind of watermarks.
+pub(super) fn mark(kind: u8, epoch: Epoch) -> Slice {
+    [&[kind], &epoch.0.to_be_bytes()[..], &epoch.1.to_be_bytes()].concat().into()
+}
+/// Reads [`mark`] back.
+pub(super) fn read_mark(bytes: &[u8]) -> (u8, Epoch) {
+    let [kind, epoch @ ..] = exactly::<17>(bytes);
+    let [counter, nonce] = [0, 8].map(|at| u64::from_be_bytes(exactly(&epoch[at..at + 8])));
+    (kind, Epoch(counter, nonce))
 }
 /// The paths of a range. No path has a NUL in it: one behind a path is the least key beyond it.
 pub(super) fn paths(range: &PathRange) -> Range<Slice> {

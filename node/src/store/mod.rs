@@ -14,6 +14,7 @@ mod lock;
 mod overlay;
 mod private;
 mod row;
+mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -28,8 +29,8 @@ pub use row::Row;
 pub use verify::{FileReport, Summary, verify};
 
 use crate::cluster::{
-    Aging, AgingKind, Batch, BlobId, Digest, DiskReport, Head, Marks, MemberState, NodeId, OpId, Outcome, PathEntry,
-    PathRange, Position, Record, Restored, Storage, Version,
+    Aging, AgingKind, Batch, BlobId, Digest, DiskReport, Head, Marks, NodeId, OpId, Outcome, PathEntry, PathRange,
+    Position, Record, Restored, Storage, Version,
 };
 use crate::path::FtpPath;
 use batch::LogEnd;
@@ -40,6 +41,7 @@ use identity::Identity;
 use keys::Table;
 use lock::DirectoryLock;
 use overlay::{Reader, View};
+use state::Written;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
@@ -110,8 +112,10 @@ impl Store {
         let unreferenced = verify::unreferenced(&tables, &files);
         let files: u64 = files.iter().map(|(_, length)| length).sum();
         used.store(inline + files, Ordering::Relaxed);
-        let end = Mutex::new(log_end(&tables));
+        let mut end = log_end(&tables);
         let view = Arc::new(View::new(tables));
+        end.written = Written::read(&*view);
+        let end = Mutex::new(end);
         let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), persisted)?;
         Ok(Arc::new(Self { writer, view, blobs, used, end, identity, unreferenced, _lock: lock }))
     }
@@ -127,7 +131,7 @@ impl Store {
 
     /// What a member starts from; its blobs are those found when the store was opened. Blocking.
     pub fn restored(&self) -> Restored {
-        let mut state: MemberState = self.read(Table::Meta, &keys::state()).unwrap_or_default();
+        let mut state = state::read(&*self.view).unwrap_or_default();
         state.digest = state.digest.or_else(|| Some(self.digest()));
         let tail = self.records_beyond(&state.applied, usize::MAX);
         let tables = &self.view.tables;
