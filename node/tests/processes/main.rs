@@ -4,6 +4,7 @@
 //! `cargo test -p node --test processes -- NAME` runs the tests whose names contain NAME. A test whose client is not
 //! installed is ignored with the reason, or fails where `TREBOL_REQUIRE_CLIENTS=1`. `TREBOL_LONG=1` makes files large.
 
+mod bad_peers;
 mod clients;
 mod cluster;
 mod control;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         writers::STORIES,
         cuts::STORIES,
         strangers::STORIES,
+        bad_peers::STORIES,
         inputs::STORIES,
         edges::STORIES,
         partition::STORIES,
