@@ -37,7 +37,7 @@ impl Log {
         self.pending.touch_state();
     }
 
-    fn untouch(&mut self, path: &FtpPath) {
+    pub(super) fn untouch(&mut self, path: &FtpPath) {
         if let Some(count) = self.touched.get_mut(path) {
             *count -= 1;
             if *count == 0 {
@@ -108,9 +108,10 @@ impl Log {
         }
         for head in before.heads.iter().filter(|h| !new.contains(&h.position)) {
             self.count_references(head, -1, storage);
-            if !head.confirmed {
-                self.forget_unconfirmed(head.position, path);
-            }
+        }
+        let waits = |head: &Head| after.heads.iter().any(|h| h.position == head.position && !h.confirmed);
+        for head in before.heads.iter().filter(|h| !h.confirmed && !waits(h)) {
+            self.forget_unconfirmed(head.position, path);
         }
         self.note_aging(path, &before, &after);
         let digest = self.state.digest.unwrap_or_default();
