@@ -60,7 +60,7 @@ impl World {
 pub(crate) fn crowd(nodes: usize) -> Result<(), Broken> {
     let mut plan = Plan::new(1);
     (plan.nodes, plan.spares, plan.clients, plan.net_scale, plan.disk_scale) = (nodes, 0, 0, 1, 1);
-    plan.config = Config::default();
+    (plan.config, plan.skew, plan.drift) = (Config::default(), 0, 0);
     plan.faults.clear();
     let mut world = World::new(plan, Detail::Nothing);
     world.begin();
