@@ -31,13 +31,16 @@ mod placement;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 mod plausible;
+mod presence;
 mod read;
 mod record;
+mod repair;
 mod sight;
 mod skew;
 mod status;
 mod storage;
 mod types;
+mod whereabouts;
 
 pub use change::*;
 pub use info::*;

@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod clients;
 pub(crate) mod disk;
 pub(crate) mod faults;
+pub(crate) mod fetches;
 pub(crate) mod history;
 pub(crate) mod nemesis;
 pub(crate) mod net;
