@@ -183,6 +183,10 @@ settings! {
         staged_grace_s: u64 = 900,
         /// How long a replaced version is kept for those who still read it
         replaced_grace_s: u64 = 60,
+        /// A file with one live copy left gets another after this
+        repair_last_copy_s: u64 = 5,
+        /// A file with two live copies does after this
+        repair_after_s: u64 = 60,
         /// Longest upload
         max_upload_s: u64 = 21_600,
         /// An upload that moves less than stall_bytes in this time is ended
@@ -216,6 +220,8 @@ impl CoreSettings {
             outcome_retention: s(self.outcome_retention_s),
             staged_grace: s(self.staged_grace_s),
             replaced_grace: s(self.replaced_grace_s),
+            repair_last_copy: s(self.repair_last_copy_s),
+            repair_after: s(self.repair_after_s),
             max_upload: s(self.max_upload_s),
             stall_window: s(self.stall_window_s),
             stall_bytes: self.stall_bytes,

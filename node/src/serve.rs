@@ -94,9 +94,9 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
         core: settings.core.to_config(),
         clock: Clock::new(settings.node.clock_offset_ms),
     };
-    let (handle, peers) = peer::start(config, store.clone(), on_disk);
+    let (handle, mut peers) = peer::start(config, store.clone(), on_disk);
     let replicas = Replicas::new(handle.clone(), store.clone(), greeter, limits(&settings));
-    let raw = replica::serve(listeners.raw, &replicas);
+    let raw = replica::serve(listeners.raw, &replicas, peers.fetches());
     let clients = ftp::serve(material.ftp, listeners.ftp, handle.clone(), replicas, store.clone());
     let (mut asked, no_more) = (JoinSet::new(), CancellationToken::new());
     let admin = Admin { handle, name: info.name.clone(), endpoints };

@@ -29,20 +29,34 @@ impl Collector {
         let staged = unreferenced.into_iter().map(|b| (b, now)).collect();
         Self { staged, replaced: BTreeMap::new(), agreed: BTreeMap::new(), steady_since: None }
     }
-    /// The front of a staged blob lives.
-    pub(super) fn keep(&mut self, blob: BlobId, now: Micros) {
-        self.staged.insert(blob, now);
-    }
 }
 
 impl Member {
-    /// Takes over from the log which blobs got or lost their references.
+    /// A blob comes to this disk, or its front lives.
+    pub(super) fn blob_kept(&mut self, cx: Cx<'_>, blob: BlobId) {
+        self.collector.staged.insert(blob, cx.mono());
+        // It may be late: logged already, with other replicas.
+        if self.log.is_in_tail(blob) || !self.log.view(cx.storage).referrers(blob).is_empty() {
+            self.look_after(blob, cx.mono());
+        }
+    }
+    /// Takes over from the log which blobs got or lost their references, and which are to be here or not.
     pub(super) fn note_blobs(&mut self, cx: Cx<'_>) {
-        for blob in std::mem::take(&mut self.log.logged_blobs) {
-            self.collector.staged.remove(&blob);
+        for (blob, here) in std::mem::take(&mut self.log.logged_blobs) {
+            let staged = self.collector.staged.remove(&blob).is_some();
+            if staged && !here {
+                self.look_after(blob, cx.mono());
+            }
         }
         for blob in std::mem::take(&mut self.log.unreferenced) {
             self.collector.replaced.insert(blob, cx.mono());
+        }
+        // What was replaced here may be wanted again: renamed elsewhere, or kept as the loser of a conflict.
+        let Collector { staged, replaced, .. } = &self.collector;
+        let waits = |b: &BlobId| staged.contains_key(b) || replaced.contains_key(b);
+        let again: Vec<BlobId> = std::mem::take(&mut self.log.referred).into_iter().filter(waits).collect();
+        for blob in again.into_iter().chain(std::mem::take(&mut self.log.rehomed)) {
+            self.look_after(blob, cx.mono());
         }
     }
 
@@ -74,10 +88,13 @@ impl Member {
         }
         let view = self.log.view(cx.storage);
         let (drop, keep): (Vec<BlobId>, Vec<BlobId>) =
-            due.into_iter().partition(|b| view.references(*b) == 0 && !self.log.is_in_tail(*b));
+            due.into_iter().partition(|b| view.referrers(*b).is_empty() && !self.log.is_in_tail(*b));
         for blob in drop.iter().chain(&keep) {
             self.collector.staged.remove(blob);
             self.collector.replaced.remove(blob);
+        }
+        for blob in keep {
+            self.look_after(blob, now);
         }
         if !drop.is_empty() {
             // Only once what removed the last reference is on the disk.

@@ -2,9 +2,9 @@
 //! folded once, in causal order, and every node comes to the same heads.
 
 use super::log::{COPIES, Log};
-use super::record::{Body, Cover, Effect, Head, Location, PathEntry, Record, Version, Write};
+use super::record::{Body, Cover, Effect, Head, Location, PathEntry, Record, Relocated, Version, Write};
 use super::storage::{Aging, AgingKind, Storage};
-use super::types::{BlobId, Digest, Micros, Position, Stamp};
+use super::types::{BlobId, Digest, Micros, Position};
 use crate::path::FtpPath;
 use std::collections::BTreeSet;
 
@@ -20,6 +20,11 @@ impl Log {
                 for effect in &write.effects {
                     self.apply_effect(record, write, effect, confirmed, storage);
                 }
+                // Its replicas said that they have it; one may have dropped it since, by another copy of the operation.
+                let here = write.blob.filter(|blob| write.replicas().any(|n| n == self.me) && storage.has_blob(*blob));
+                if let Some(blob) = here {
+                    self.rehomed.remove(&blob);
+                }
                 if confirmed || !void || self.view(storage).outcome(write.op).is_none() {
                     self.pending.outcome(write.op, Some(record.outcome()));
                     self.outcomes.push_back((now, write.op));
@@ -29,6 +34,11 @@ impl Log {
             Body::Drop(dropped) => {
                 for (path, position) in &dropped.heads {
                     self.change(path, storage, |entry| entry.heads.retain(|h| h.position != *position));
+                }
+            }
+            Body::Move(moved) => {
+                for version in &moved.versions {
+                    self.change(&version.path, storage, |entry| relocate(entry, record, version));
                 }
             }
         }
@@ -89,8 +99,8 @@ impl Log {
         }
     }
 
-    /// Changes the heads of a path, and keeps in step what is counted of them: references, figures, what is unconfirmed and
-    /// what ages.
+    /// Changes the heads of a path, and keeps in step what is counted of them: where bytes belong, figures, what is
+    /// unconfirmed and what ages.
     pub(super) fn change(&mut self, path: &FtpPath, storage: &dyn Storage, how: impl FnOnce(&mut PathEntry)) {
         let before = self.view(storage).entry(path).unwrap_or_default();
         let mut after = before.clone();
@@ -98,16 +108,8 @@ impl Log {
         if before == after {
             return;
         }
-        let positions = |entry: &PathEntry| entry.heads.iter().map(|h| h.position).collect::<BTreeSet<_>>();
-        let (old, new) = (positions(&before), positions(&after));
-        for head in after.heads.iter().filter(|h| !old.contains(&h.position)) {
-            self.count_references(head, 1, storage);
-            if !head.confirmed {
-                self.unconfirmed.entry(head.position).or_default().insert(path.clone());
-            }
-        }
-        for head in before.heads.iter().filter(|h| !new.contains(&h.position)) {
-            self.count_references(head, -1, storage);
+        for head in after.heads.iter().filter(|h| !h.confirmed) {
+            self.unconfirmed.entry(head.position).or_default().insert(path.clone());
         }
         let waits = |head: &Head| after.heads.iter().any(|h| h.position == head.position && !h.confirmed);
         for head in before.heads.iter().filter(|h| !h.confirmed && !waits(h)) {
@@ -118,17 +120,8 @@ impl Log {
         self.state.digest = Some(digest - Digest::of(path, &before) + Digest::of(path, &after));
         self.count_copies(&before, -1);
         self.count_copies(&after, 1);
-        self.pending.entry(path.clone(), Some(after).filter(|e| !e.heads.is_empty()));
-    }
-
-    fn count_references(&mut self, head: &Head, by: i64, storage: &dyn Storage) {
-        for blob in blobs(&head.what) {
-            let count = self.view(storage).references(blob).saturating_add_signed(by);
-            self.pending.references(blob, count);
-            if count == 0 {
-                self.unreferenced.push(blob);
-            }
-        }
+        self.pending.entry(path.clone(), Some(after.clone()).filter(|e| !e.heads.is_empty()));
+        self.note_whereabouts(path, &before, &after, storage);
     }
 
     fn forget_unconfirmed(&mut self, position: Position, path: &FtpPath) {
@@ -172,7 +165,7 @@ pub(super) fn head_of(record: &Record, write: &Write, effect: &Effect, confirmed
         return None;
     }
     let nodes = if let Version::File(file) = &effect.what { file.replicas.clone() } else { vec![] };
-    let stamp = Stamp { hlc: record.hlc, position: record.position };
+    let stamp = record.stamp();
     Some(Head {
         position: record.position,
         hlc: record.hlc,
@@ -181,6 +174,13 @@ pub(super) fn head_of(record: &Record, write: &Write, effect: &Effect, confirmed
         what: effect.what.clone(),
         location: Location { stamp, nodes },
     })
+}
+
+/// Sets the register of one version.
+pub(super) fn relocate(entry: &mut PathEntry, record: &Record, version: &Relocated) {
+    for head in entry.heads.iter_mut().filter(|h| h.position == version.position) {
+        head.location.set(record.stamp(), &version.nodes);
+    }
 }
 
 /// The greatest stamp first.

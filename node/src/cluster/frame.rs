@@ -57,6 +57,9 @@ fn weight(record: &Record) -> usize {
                 effect.path.as_str().len() * 6 + positions(effect.over.len()) + what + 100
             })
             .sum(),
+        Body::Move(moved) => {
+            moved.versions.iter().map(|v| v.path.as_str().len() * 6 + positions(1) + ids(v.nodes.len()) + 100).sum()
+        }
         Body::Drop(dropped) => dropped.heads.iter().map(|(path, _)| path.as_str().len() * 6 + positions(1)).sum(),
     };
     body + ids(record.durability.len()) + 300

@@ -157,7 +157,7 @@ impl Member {
         if !change.has_bytes() {
             return Ok(());
         }
-        let replicas = self.place(cx, front, COPIES, &[]);
+        let replicas = self.place(cx, Some(front), COPIES, &[], &[]);
         if replicas.len() < self.config.min_copies {
             return Err(Refusal::TooFewCopies);
         }
@@ -234,9 +234,8 @@ impl Member {
     fn replace(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, token: Token, kept: &[NodeId]) {
         let Role::Lead(lead) = &self.role else { return };
         let kept: Vec<NodeId> = kept.iter().copied().filter(|n| lead.members.contains(n)).collect();
-        let failed = lead.locks.holder(op).map_or(&[][..], |h| &h.lost);
-        let exclude: Vec<NodeId> = kept.iter().chain(failed).copied().collect();
-        let nodes = self.place(cx, front, COPIES.saturating_sub(kept.len()), &exclude);
+        let failed = lead.locks.holder(op).map_or(vec![], |h| h.lost.clone());
+        let nodes = self.place(cx, Some(front), COPIES.saturating_sub(kept.len()), &kept, &failed);
         if kept.len() + nodes.len() < self.config.min_copies {
             if self.may_have_more(cx) {
                 return self.send(front, Message::NotLeader { op });
@@ -300,9 +299,8 @@ impl Member {
             return true;
         }
         // Nodes that failed this operation before are not asked again.
-        let lost = lead.locks.holder(op).map_or(&[][..], |h| &h.lost);
-        let exclude: Vec<NodeId> = confirmed.iter().chain(lost).copied().collect();
-        self.place(cx, self.me.node, 1, &exclude).is_empty()
+        let lost = lead.locks.holder(op).map_or(vec![], |h| h.lost.clone());
+        self.place(cx, None, 1, confirmed, &lost).is_empty()
     }
 
     /// Planted: names the replicas of the plan, whoever confirmed.

@@ -19,6 +19,8 @@ impl Member {
         self.judge_clock(cx);
         self.tick_aging(cx);
         self.tick_truncation(cx);
+        self.tick_repair(cx);
+        self.tick_presence(cx);
         self.forget_absent(cx);
         let held =
             now < self.hold_until && self.leader.is_none_or(|(l, _)| l == self.me.node || self.peers.linked(l, now));

@@ -3,7 +3,7 @@
 use super::change::{Change, Refusal, Staged};
 use super::info::{DiskReport, RoleName};
 use super::message::Message;
-use super::record::Outcome;
+use super::record::{Extent, Outcome};
 use super::types::{BlobId, Digest, Epoch, Micros, NodeId, OpId, PeerInfo, Position, Token};
 
 /// Something that happened around a member.
@@ -78,6 +78,15 @@ pub enum Input {
     BlobStaged(BlobId),
     /// The front that staged them still lives (its connection is open).
     BlobKept(BlobId),
+    /// An [`Output::Fetch`] ended. Comes once for each.
+    Fetched {
+        /// Its number.
+        id: u64,
+        /// Whether all blobs are durable on this node's disk now.
+        good: bool,
+    },
+    /// These blobs were deleted, as [`Output::DropBlobs`] asked.
+    BlobsDropped(Vec<BlobId>),
 }
 
 /// What a member wants done. Outputs are carried out in order; those that depend on the disk are only handed out once the
@@ -105,8 +114,17 @@ pub enum Output {
         /// What the local index shows by now.
         shows: Shows,
     },
-    /// Blobs that nothing refers to any more and no front keeps: delete them.
+    /// Blobs that nobody needs here any more: delete them, then say so.
     DropBlobs(Vec<BlobId>),
+    /// Copy blobs to this node's disk, then say `Fetched`.
+    Fetch {
+        /// The caller's number for it.
+        id: u64,
+        /// Runs that together are whole blobs; one that is here already need not move.
+        extents: Vec<Extent>,
+        /// Nodes that may have them, the likeliest first.
+        sources: Vec<NodeId>,
+    },
     /// For logs, metrics and the simulator's checkers.
     Event(Event),
 }
@@ -334,6 +352,17 @@ pub struct Config {
     pub min_copies: usize,
     /// How far ahead of its peers a wall clock may be before its node neither leads nor takes new files. 500 ms.
     pub clock_bound: Micros,
+    /// A version with one live copy gets another when the rest have been away for this long. 5 s.
+    pub repair_last_copy: Micros,
+    /// A version with fewer than three live copies does, when the rest have been away for this long. 60 s, so that restarts
+    /// copy nothing.
+    pub repair_after: Micros,
+    /// A copy of which nothing is heard for this long is made elsewhere. 10 s.
+    pub repair_timeout: Micros,
+    /// Copies under way in all. 16.
+    pub repair_copies: usize,
+    /// Copies under way to one node. 4.
+    pub repair_copies_per_node: usize,
     /// Records in one frame.
     pub records_per_frame: usize,
     /// Who lacks more records than this of a linked node leads nothing and is no member until it has them. 1,000.
@@ -375,6 +404,11 @@ impl Default for Config {
             disk_reserve: 64 * 1024 * 1024,
             min_copies: 2,
             clock_bound: 500 * ms,
+            repair_last_copy: 5000 * ms,
+            repair_after: 60_000 * ms,
+            repair_timeout: 10_000 * ms,
+            repair_copies: 16,
+            repair_copies_per_node: 4,
             records_per_frame: 512,
             far_behind: 1000,
             log_least: 4000,

@@ -8,8 +8,8 @@ use super::locks::LockTable;
 use super::marks::Marks;
 use super::member::{Cx, Member, Role};
 use super::message::Message;
-use super::placement::{Candidate, choose};
 use super::record::{Body, Record};
+use super::repair::Repair;
 use super::types::{Epoch, Hlc, MS, Micros, NodeId, OpId, Position};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -45,6 +45,7 @@ pub(super) struct Lead {
     recent: VecDeque<Arc<Record>>,
     /// Copies given to a node since its last report.
     pub(super) given: BTreeMap<NodeId, (u64, u64)>,
+    pub(super) repair: Repair,
 }
 
 #[derive(Debug)]
@@ -74,6 +75,7 @@ impl Lead {
             in_flight: VecDeque::new(),
             recent: VecDeque::new(),
             given: BTreeMap::new(),
+            repair: Repair::default(),
         }
     }
 }
@@ -360,34 +362,5 @@ impl Member {
         self.last_heartbeat = 0; // the next tick says so
         self.fronts_see_leader(cx);
         self.reads.ask_again();
-    }
-
-    /// Where the copies of a new blob go.
-    pub(super) fn place(&mut self, cx: Cx<'_>, near: NodeId, count: usize, exclude: &[NodeId]) -> Vec<NodeId> {
-        let now = cx.mono();
-        let Role::Lead(lead) = &self.role else { return vec![] };
-        let fit = |m: &NodeId| -> Option<Candidate> {
-            let mine = *m == self.me.node;
-            let disk = if mine { self.disk } else { self.peers.disk(*m) };
-            let zone = if mine { Some(&self.me.zone) } else { self.peers.all.get(m).map(|p| &p.info.zone) };
-            let behind = self.peers.said(*m).map_or(0, |i| i.marks.lacks(&self.log.state.logged));
-            let live = mine || (self.peers.linked(*m, now) && behind < 10_000);
-            let ok = live && disk.healthy && disk.free > self.config.disk_reserve && !exclude.contains(m);
-            let given = lead.given.get(m).map_or(0, |g| g.0);
-            ok.then(|| Candidate { node: *m, zone: zone.cloned().unwrap_or_default(), used: disk.used, given })
-        };
-        // A node whose clock is ahead gets nothing while there are enough others.
-        let sound = |m: &&NodeId| self.peers.said(**m).is_none_or(|i| i.clock_ahead == 0);
-        let enough = lead.members.iter().filter(sound).count() >= self.config.min_copies;
-        let candidates: Vec<Candidate> = lead.members.iter().filter(|m| !enough || sound(m)).filter_map(fit).collect();
-        let chosen = choose(candidates, Some(near), count);
-        let used: Vec<u64> = chosen.iter().map(|n| self.peers.disk(*n).used).collect();
-        if let Role::Lead(lead) = &mut self.role {
-            for (node, used) in chosen.iter().zip(used) {
-                let given = lead.given.entry(*node).or_insert((0, used));
-                given.0 += 1;
-            }
-        }
-        chosen
     }
 }

@@ -34,8 +34,14 @@ pub(super) struct Log {
     pub(super) outcomes: VecDeque<(Micros, OpId)>,
     /// Blobs whose last reference went, for the collector.
     pub(super) unreferenced: Vec<BlobId>,
-    /// Blobs that came to be in the log, for the collector.
-    pub(super) logged_blobs: Vec<BlobId>,
+    /// Blobs that came to be in the log, for the collector, and whether this node is to hold them.
+    pub(super) logged_blobs: Vec<(BlobId, bool)>,
+    /// Blobs that this node is to hold from now on, or not any more, though other heads still refer to them.
+    pub(super) rehomed: BTreeSet<BlobId>,
+    /// Blobs that paths began to refer to.
+    pub(super) referred: Vec<BlobId>,
+    /// This node.
+    pub(super) me: NodeId,
     /// Nodes that records forgot since this was last looked at.
     pub(super) forgot: Vec<NodeId>,
     /// A planted mistake in the fold.
@@ -44,7 +50,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(state: MemberState, tail: Vec<Arc<Record>>, outcomes: Vec<OpId>, now: Micros) -> Self {
+    pub(super) fn new(
+        me: NodeId,
+        state: MemberState,
+        tail: Vec<Arc<Record>>,
+        outcomes: Vec<OpId>,
+        now: Micros,
+    ) -> Self {
         let mut log = Self {
             state,
             pending: Pending::default(),
@@ -54,6 +66,9 @@ impl Log {
             outcomes: outcomes.into_iter().map(|op| (now, op)).collect(),
             unreferenced: vec![],
             logged_blobs: vec![],
+            rehomed: BTreeSet::new(),
+            referred: vec![],
+            me,
             forgot: vec![],
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
@@ -90,7 +105,11 @@ impl Log {
         self.state.logged.raise(epoch, have + 1);
         self.state.hlc = self.state.hlc.max(record.hlc);
         self.pending.record(record.clone());
-        self.logged_blobs.extend(record.write().and_then(|w| w.blob));
+        if let Some(write) = record.write()
+            && let Some(blob) = write.blob
+        {
+            self.logged_blobs.push((blob, write.replicas().any(|n| n == self.me)));
+        }
         self.note_nodes(record);
         self.push_tail(record.clone());
         true

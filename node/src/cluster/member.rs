@@ -10,6 +10,7 @@ use super::lead::Lead;
 use super::log::Log;
 use super::message::{HeldLock, Message};
 use super::peers::Peers;
+use super::presence::Presence;
 use super::read::Reads;
 use super::storage::{Batch, Restored, Storage};
 use super::transfer::Transfer;
@@ -92,6 +93,7 @@ pub struct Member {
     pub(super) collector: Collector,
     pub(super) aging: AgingSeen,
     pub(super) transfer: Option<Transfer>,
+    pub(super) presence: Presence,
     pub(super) disk: DiskReport,
     /// How far our wall clock is ahead of the others', when that bars us from leading and from new files; else 0.
     pub(super) clock_ahead: Micros,
@@ -114,7 +116,7 @@ impl Member {
     pub fn new(now: Now, config: Config, me: PeerInfo, restored: Restored, storage: &dyn Storage, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mono = now.mono;
-        let mut log = Log::new(restored.state, restored.tail, restored.outcomes, mono);
+        let mut log = Log::new(me.node, restored.state, restored.tail, restored.outcomes, mono);
         #[cfg(feature = "planted-bugs")]
         {
             log.planted = config.planted;
@@ -143,6 +145,7 @@ impl Member {
             reads: Reads::default(),
             aging: AgingSeen::default(),
             transfer: None,
+            presence: Presence::new(restored.astray, mono),
             disk: DiskReport::default(),
             clock_ahead: 0,
             logged_at: VecDeque::new(),
@@ -178,7 +181,9 @@ impl Member {
             Input::ReplicaLost { op, kept, lost } => self.front_replica_lost(cx, op, kept, lost),
             Input::Cancel { op } => self.front_cancel(op),
             Input::Read { id } => self.reads.wait(id, cx.mono()),
-            Input::BlobStaged(blob) | Input::BlobKept(blob) => self.collector.keep(blob, cx.mono()),
+            Input::BlobStaged(blob) | Input::BlobKept(blob) => self.blob_kept(cx, blob),
+            Input::Fetched { id, good } => self.fetch_ended(cx, id, good),
+            Input::BlobsDropped(blobs) => self.blobs_dropped(cx, &blobs),
         }
     }
 
@@ -186,6 +191,7 @@ impl Member {
     /// caused are gathered here (this is the group commit).
     pub fn settle(&mut self, now: Now, storage: &dyn Storage) {
         let cx = Cx { now, storage };
+        self.log_moves(cx);
         for _ in 0..OWN_ROUNDS {
             self.advance(cx);
             self.tick_reads(cx);
@@ -267,6 +273,10 @@ impl Member {
             Message::Unlock { op, token } => self.on_unlock(cx, from, op, token),
             Message::ReadRequest { round } => self.on_read_request(cx, from, round),
             Message::ReadPosition { round, position } => self.on_read_position(cx, round, position),
+            Message::Fetch { what, extents, sources } => self.on_fetch(cx, from, what, extents, sources),
+            Message::Fetched { what, copy } => self.on_fetched(cx, from, what, copy),
+            Message::Have(possession) => self.on_have(cx, from, possession),
+            Message::HaveIt(possession) => self.on_have_it(cx, from, &possession),
             Message::Granted { op, token, replicas, hlc } => self.on_granted(cx, op, token, replicas, hlc),
             Message::Replacement { op, token, kept, nodes } => self.on_replacement(op, token, kept, nodes),
             Message::Done { op, outcome } => self.on_done(op, outcome),
@@ -287,7 +297,9 @@ impl Member {
             if kept.batch > durable {
                 break;
             }
-            self.out.extend(self.kept.pop_front().map(|k| k.output));
+            if let Some(kept) = self.kept.pop_front() {
+                self.release(kept.output);
+            }
         }
         if self.durable > self.acknowledged {
             self.acknowledge(false);
@@ -345,9 +357,15 @@ impl Member {
     pub(super) fn when_durable(&mut self, output: Output) {
         let batch = self.log.pending.need_durable();
         if self.kept.is_empty() && batch <= self.log.pending.durable() {
-            self.out.push(output);
+            self.release(output);
         } else {
             self.kept.push_back(Kept { batch, output });
+        }
+    }
+    fn release(&mut self, output: Output) {
+        match output {
+            Output::Send { to, message } => self.send(to, message),
+            output => self.out.push(output),
         }
     }
     pub(super) fn send_durable(&mut self, to: NodeId, message: Message) {

@@ -17,8 +17,14 @@ impl Storage for Empty {
     fn outcome(&self, _: OpId) -> Option<Outcome> {
         None
     }
-    fn references(&self, _: BlobId) -> u64 {
-        0
+    fn referrers(&self, _: BlobId) -> Vec<FtpPath> {
+        vec![]
+    }
+    fn held(&self, _: Holding, _: Option<BlobId>, _: usize) -> Vec<BlobId> {
+        vec![]
+    }
+    fn has_blob(&self, _: BlobId) -> bool {
+        false
     }
     fn records_beyond(&self, _: &Marks, _: usize) -> Vec<Arc<Record>> {
         vec![]

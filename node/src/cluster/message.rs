@@ -5,8 +5,9 @@ use super::change::{Change, Refusal, Staged};
 use super::comparison::{IndexAnswer, IndexAsk};
 use super::info::Info;
 use super::marks::Marks;
-use super::record::{Outcome, Record};
-use super::types::{Epoch, Hlc, Micros, NodeId, OpId, Position, Token};
+use super::record::{Extent, Outcome, Record};
+use super::types::{BlobId, Epoch, Hlc, Micros, NodeId, OpId, Position, Stamp, Token};
+use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -201,6 +202,27 @@ pub enum Message {
         /// Under which token; `None` while still waiting in the queue.
         token: Option<Token>,
     },
+    /// The leader wants a copy of a version on the receiver's disk; repeated until an answer ends it.
+    Fetch {
+        /// Which version.
+        what: VersionId,
+        /// All of its bytes.
+        extents: Vec<Extent>,
+        /// Nodes that have them.
+        sources: Vec<NodeId>,
+    },
+    /// How the copy stands.
+    Fetched {
+        /// Which version.
+        what: VersionId,
+        /// How.
+        copy: CopyState,
+    },
+    /// Asks a node that a register names whether it has a blob: the sender has it, too, and no register names the sender.
+    Have(Possession),
+    /// The answer: it has, on its disk, and the register that was named is the one in its index, on its disk as well. A node
+    /// that cannot say so says nothing.
+    HaveIt(Possession),
     /// Asks the leader for its committed position.
     ReadRequest {
         /// The asker's number of this round.
@@ -213,6 +235,40 @@ pub enum Message {
         /// The last committed record.
         position: Position,
     },
+}
+
+/// One version of one path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VersionId {
+    /// Of which path.
+    pub path: FtpPath,
+    /// Which.
+    pub position: Position,
+}
+
+/// How a copy that the leader wanted stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyState {
+    /// It is being made.
+    UnderWay,
+    /// All of it is on the sender's disk.
+    Durable,
+    /// It cannot be made there now.
+    Failed,
+}
+
+/// That a blob is where a register says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Possession {
+    /// Which blob.
+    pub blob: BlobId,
+    /// A version that refers to it.
+    pub what: VersionId,
+    /// The register of that version: no other value of it counts.
+    pub register: Stamp,
+    /// The asker's clock when it asked: old answers do not count.
+    pub asked: Micros,
 }
 
 /// A lock that one of the sender's fronts holds.

@@ -33,8 +33,10 @@ mod placement;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 mod plausible;
+mod presence;
 mod read;
 mod record;
+mod repair;
 mod sight;
 mod skew;
 mod status;
@@ -42,6 +44,7 @@ mod storage;
 mod transfer;
 mod truncate;
 mod types;
+mod whereabouts;
 
 pub use change::*;
 pub use comparison::*;

@@ -128,6 +128,10 @@ impl Peers {
     pub(super) fn silent_for(&self, node: NodeId, now: Micros) -> Option<Micros> {
         self.all.get(&node).map(|p| now.saturating_sub(p.heard))
     }
+    /// How long a node that was met has not been heard, or has not heard us.
+    pub(super) fn away_for(&self, node: NodeId, now: Micros) -> Option<Micros> {
+        self.all.get(&node).map(|p| now.saturating_sub(p.echoed.min(p.heard)))
+    }
     /// Removes a node for good.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.all.remove(&node);

@@ -3,10 +3,10 @@
 
 use super::marks::Marks;
 use super::record::{Outcome, PathEntry, Record};
-use super::storage::{Aging, Batch, MemberState, Mutation, PathRange, Storage};
+use super::storage::{Aging, Batch, Holding, MemberState, Mutation, PathRange, Storage};
 use super::types::{BlobId, NodeId, OpId, PeerInfo, Position};
 use crate::path::FtpPath;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ pub(super) struct Pending {
     records: Vec<Arc<Record>>,
     pub(super) entries: BTreeMap<FtpPath, Option<PathEntry>>,
     outcomes: BTreeMap<OpId, Option<Outcome>>,
-    references: BTreeMap<BlobId, u64>,
+    references: BTreeMap<(BlobId, FtpPath), bool>,
+    held: BTreeMap<(Holding, BlobId), bool>,
     aging: BTreeMap<Aging, bool>,
     truncated: Vec<Position>,
     met: Vec<Mutation>,
@@ -44,8 +45,11 @@ impl Pending {
     pub(super) fn outcome(&mut self, op: OpId, outcome: Option<Outcome>) {
         self.outcomes.insert(op, outcome);
     }
-    pub(super) fn references(&mut self, blob: BlobId, count: u64) {
-        self.references.insert(blob, count);
+    pub(super) fn reference(&mut self, blob: BlobId, path: &FtpPath, there: bool) {
+        self.references.insert((blob, path.clone()), there);
+    }
+    pub(super) fn held(&mut self, holding: Holding, blob: BlobId, there: bool) {
+        self.held.insert((holding, blob), there);
     }
     pub(super) fn aging(&mut self, row: Aging, there: bool) {
         self.aging.insert(row, there);
@@ -69,6 +73,7 @@ impl Pending {
             && self.entries.is_empty()
             && self.outcomes.is_empty()
             && self.references.is_empty()
+            && self.held.is_empty()
             && self.aging.is_empty()
             && self.truncated.is_empty()
             && self.met.is_empty()
@@ -121,7 +126,10 @@ impl Pending {
         let mut mutations: Vec<Mutation> = self.records.drain(..).map(Mutation::Record).collect();
         mutations.extend(std::mem::take(&mut self.entries).into_iter().map(|(p, e)| Mutation::Entry(p, e)));
         mutations.extend(std::mem::take(&mut self.outcomes).into_iter().map(|(op, o)| Mutation::Outcome(op, o)));
-        mutations.extend(std::mem::take(&mut self.references).into_iter().map(|(b, n)| Mutation::References(b, n)));
+        let references = std::mem::take(&mut self.references).into_iter();
+        mutations.extend(references.map(|((blob, path), there)| Mutation::Reference(blob, path, there)));
+        let held = std::mem::take(&mut self.held).into_iter();
+        mutations.extend(held.map(|((holding, blob), there)| Mutation::Held(holding, blob, there)));
         mutations.extend(std::mem::take(&mut self.aging).into_iter().map(|(row, there)| Mutation::Aging(row, there)));
         if !self.truncated.is_empty() {
             mutations.push(Mutation::Truncate(std::mem::take(&mut self.truncated)));
@@ -148,8 +156,18 @@ impl View<'_> {
     pub(super) fn outcome(&self, op: OpId) -> Option<Outcome> {
         self.pending.outcomes.get(&op).copied().unwrap_or_else(|| self.storage.outcome(op))
     }
-    pub(super) fn references(&self, blob: BlobId) -> u64 {
-        self.pending.references.get(&blob).copied().unwrap_or_else(|| self.storage.references(blob))
+    /// The paths with a head that refers to a blob.
+    pub(super) fn referrers(&self, blob: BlobId) -> BTreeSet<FtpPath> {
+        let mut paths: BTreeSet<FtpPath> = self.storage.referrers(blob).into_iter().collect();
+        let changed = self.pending.references.range((blob, FtpPath::root())..);
+        for ((_, path), there) in changed.take_while(|((b, _), _)| *b == blob) {
+            if *there {
+                paths.insert(path.clone());
+            } else {
+                paths.remove(path);
+            }
+        }
+        paths
     }
 
     /// Outcomes beyond an operation's, at most `limit`.

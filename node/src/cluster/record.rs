@@ -29,6 +29,8 @@ pub enum Body {
     Write(Write),
     /// Heads that have served their time.
     Drop(Dropped),
+    /// Where versions live now.
+    Move(Moved),
 }
 
 /// Everything under `marks` is part of this epoch's history and committed, save the void duplicates.
@@ -62,6 +64,25 @@ pub struct Write {
 pub struct Dropped {
     /// Which head of which path. One that is not there any more does no harm.
     pub heads: Vec<(FtpPath, Position)>,
+}
+
+/// The location registers of some versions, set with this record's stamp: the greatest stamp of each counts. It changes no
+/// version, and a version that is not there any more is passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Moved {
+    /// Each version at most once.
+    pub versions: Vec<Relocated>,
+}
+
+/// One version's new location.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relocated {
+    /// Of which path.
+    pub path: FtpPath,
+    /// Which version.
+    pub position: Position,
+    /// The nodes that hold all its extents.
+    pub nodes: Vec<NodeId>,
 }
 
 /// One path's new version.
@@ -146,6 +167,15 @@ pub struct Location {
     pub nodes: Vec<NodeId>,
 }
 
+impl Location {
+    /// Sets the register, if nothing later has.
+    pub fn set(&mut self, stamp: Stamp, nodes: &[NodeId]) {
+        if stamp > self.stamp {
+            *self = Self { stamp, nodes: nodes.to_vec() };
+        }
+    }
+}
+
 impl Head {
     /// What orders it among the heads of its path.
     pub fn stamp(&self) -> Stamp {
@@ -184,10 +214,19 @@ impl Record {
     pub fn dropped(&self) -> &[(FtpPath, Position)] {
         if let Body::Drop(dropped) = &self.body { &dropped.heads } else { &[] }
     }
+    /// The versions it moves, if it moves any.
+    pub fn moved(&self) -> &[Relocated] {
+        if let Body::Move(moved) = &self.body { &moved.versions } else { &[] }
+    }
     /// The paths whose heads it changes.
     pub fn paths(&self) -> impl Iterator<Item = &FtpPath> + '_ {
         let effects = self.write().into_iter().flat_map(|w| &w.effects).map(|e| &e.path);
-        effects.chain(self.dropped().iter().map(|(path, _)| path))
+        let dropped = self.dropped().iter().map(|(path, _)| path);
+        effects.chain(dropped).chain(self.moved().iter().map(|v| &v.path))
+    }
+    /// Its stamp.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { hlc: self.hlc, position: self.position }
     }
     /// What it comes to once it is committed: for bytes the copies of them, for metadata those of the record.
     pub fn outcome(&self) -> Outcome {

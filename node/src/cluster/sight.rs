@@ -2,7 +2,7 @@
 //! change would be refused for something that is gone already.
 
 use super::decide::Sight;
-use super::fold::{head_of, sort};
+use super::fold::{head_of, relocate, sort};
 use super::log::Log;
 use super::member::Cx;
 use super::record::{Body, Head, PathEntry};
@@ -71,6 +71,11 @@ impl Log {
                 Body::Drop(_) => {
                     let gone = |h: &Head| record.dropped().iter().any(|(p, at)| p == path && *at == h.position);
                     entry.heads.retain(|h| !gone(h));
+                }
+                Body::Move(moved) => {
+                    for version in moved.versions.iter().filter(|v| v.path == *path) {
+                        relocate(&mut entry, record, version);
+                    }
                 }
                 Body::Cover(cover) => {
                     for head in entry.heads.iter_mut() {

@@ -17,8 +17,12 @@ pub trait Storage {
     fn next_child(&self, dir: &FtpPath, after: Option<&str>) -> Option<String>;
     /// How an operation ended.
     fn outcome(&self, op: OpId) -> Option<Outcome>;
-    /// How many heads refer to a blob.
-    fn references(&self, blob: BlobId) -> u64;
+    /// The paths with a head that refers to a blob, in order. There is rarely more than one.
+    fn referrers(&self, blob: BlobId) -> Vec<FtpPath>;
+    /// Blobs greater than `after` with such a holding, in order, at most `limit`.
+    fn held(&self, holding: Holding, after: Option<BlobId>, limit: usize) -> Vec<BlobId>;
+    /// Whether a blob's bytes are on this node's disk.
+    fn has_blob(&self, blob: BlobId) -> bool;
     /// Records that `marks` does not cover, in the order they were logged here (which is causal), at most `limit`.
     /// Cost is proportional to what is returned and to the number of epochs, never to the length of the log.
     fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>>;
@@ -39,6 +43,15 @@ pub struct PathRange {
     pub after: Option<FtpPath>,
     /// Ends with this path; with the last one if there is none.
     pub upto: Option<FtpPath>,
+}
+
+/// What the location registers of the heads that refer to a blob say of it: an index from nodes to what they are to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holding {
+    /// One of them names this node.
+    Node(NodeId),
+    /// One of them names fewer than three nodes.
+    Short,
 }
 
 /// A head that will be collected once it is old. A row may outlive its head; whoever looks at it finds out.
@@ -86,8 +99,10 @@ pub enum Mutation {
     Entry(FtpPath, Option<PathEntry>),
     /// Sets or drops an outcome.
     Outcome(OpId, Option<Outcome>),
-    /// Sets how many heads refer to a blob; 0 drops the row.
-    References(BlobId, u64),
+    /// A path's heads refer to a blob from now on, or not any more.
+    Reference(BlobId, FtpPath, bool),
+    /// The registers of a blob's heads say this of it from now on, or not any more.
+    Held(Holding, BlobId, bool),
     /// Adds or drops a row of what ages.
     Aging(Aging, bool),
     /// Remembers a node that was met, with the addresses it gave.
@@ -149,4 +164,6 @@ pub struct Restored {
     pub outcomes: Vec<OpId>,
     /// Blobs on disk that no head refers to.
     pub unreferenced: Vec<BlobId>,
+    /// Blobs on disk that heads refer to and no register has here, and blobs that one has here and are not on disk.
+    pub astray: Vec<BlobId>,
 }

@@ -151,6 +151,8 @@ impl Settings {
         ];
         let waits_s = [
             ("core.outcome_retention_s", core.outcome_retention_s),
+            ("core.repair_last_copy_s", core.repair_last_copy_s),
+            ("core.repair_after_s", core.repair_after_s),
             ("core.max_upload_s", core.max_upload_s),
             ("core.stall_window_s", core.stall_window_s),
             ("ftp.login_timeout_s", ftp.login_timeout_s),

@@ -6,7 +6,9 @@ use super::handle::{Command, Peers, Submission};
 use super::link::{LinkEvent, Outgoing};
 use super::watch::DiskWatch;
 use crate::clock::Clock;
-use crate::cluster::{BlobId, DiskReport, Event, FrontEvent, Input, Member, NodeId, OpId, Output, PeerInfo, Shows};
+use crate::cluster::{
+    BlobId, DiskReport, Event, Extent, FrontEvent, Input, Member, NodeId, OpId, Output, PeerInfo, Shows,
+};
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +49,7 @@ enum Work {
 #[derive(Debug)]
 enum Background {
     Report(DiskReport),
-    Dropped,
+    Dropped(Vec<BlobId>),
 }
 
 /// An operation whose session is told how it goes on.
@@ -74,9 +76,21 @@ pub(crate) struct Driver {
     disk: DiskWatch,
     to_drop: Vec<BlobId>,
     dropping: bool,
+    fetches: mpsc::Sender<Fetch>,
     reporting: bool,
     looked: Instant,
     background: JoinSet<Background>,
+}
+
+/// Blobs to copy to this disk; whoever takes it says [`ClusterHandle::fetched`](super::ClusterHandle::fetched).
+#[derive(Debug)]
+pub struct Fetch {
+    /// Its number.
+    pub id: u64,
+    /// Whole blobs.
+    pub extents: Vec<Extent>,
+    /// Where they may be had.
+    pub sources: Vec<NodeId>,
 }
 
 /// A panic in the driver leaves a node that others take for alive: end the process instead.
@@ -92,7 +106,14 @@ impl Drop for AbortOnPanic {
 }
 
 impl Driver {
-    pub(crate) fn new(clock: Clock, store: Arc<Store>, member: Member, peers: Peers, greeter: Arc<Greeter>) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        store: Arc<Store>,
+        member: Member,
+        peers: Peers,
+        greeter: Arc<Greeter>,
+        fetches: mpsc::Sender<Fetch>,
+    ) -> Self {
         Self {
             clock,
             store,
@@ -107,6 +128,7 @@ impl Driver {
             disk: DiskWatch::default(),
             to_drop: Vec::new(),
             dropping: false,
+            fetches,
             reporting: false,
             looked: Instant::now(),
             background: JoinSet::new(),
@@ -153,7 +175,10 @@ impl Driver {
                 let report = self.disk.reported(report, self.clock.mono());
                 self.handle(Input::Disk(report));
             }
-            Work::Background(Background::Dropped) => self.dropping = false,
+            Work::Background(Background::Dropped(blobs)) => {
+                self.dropping = false;
+                self.handle(Input::BlobsDropped(blobs));
+            }
             Work::Link(event) => self.take_link(event),
             Work::Command(Command::Input(input)) => {
                 if let Input::Cancel { op } = &input {
@@ -268,6 +293,11 @@ impl Driver {
                 }
             }
             Output::DropBlobs(blobs) => self.to_drop.extend(blobs),
+            Output::Fetch { id, extents, sources } => {
+                if self.fetches.try_send(Fetch { id, extents, sources }).is_err() {
+                    self.handle(Input::Fetched { id, good: false });
+                }
+            }
             Output::Event(event) => {
                 if let Event::Forgot { node } = event {
                     self.greeter.refuse(node);
@@ -310,7 +340,7 @@ impl Driver {
                 // They are found again, unreferenced, at the next start.
                 tracing::warn!(%error, count = blobs.len(), "cannot delete blobs");
             }
-            Background::Dropped
+            Background::Dropped(blobs)
         });
     }
 }

@@ -118,6 +118,10 @@ impl ClusterHandle {
     pub async fn blob_kept(&self, blob: BlobId) -> Result<(), Stopped> {
         self.command(Command::Input(Input::BlobKept(blob))).await
     }
+    /// A [`Fetch`](super::Fetch) ended: whether all its blobs are durable here.
+    pub async fn fetched(&self, id: u64, good: bool) -> Result<(), Stopped> {
+        self.command(Command::Input(Input::Fetched { id, good })).await
+    }
 
     async fn command(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).await.map_err(|_| Stopped)

@@ -29,6 +29,7 @@ mod watch;
 pub use acquaintance::Presence;
 pub use discovery::{Discovery, StaticSeeds};
 pub use dns::{DnsNames, name_and_port};
+pub use driver::Fetch;
 pub use frame::{FORMAT, FRAME_MAX, FrameError, encode, read_frame, write_frame};
 pub use greeter::{GreetError, Greeted, Greeter, Identity};
 pub use handle::{ClusterHandle, Operation, ReadRefused, Stopped};

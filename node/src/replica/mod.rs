@@ -5,6 +5,7 @@
 mod blocks;
 mod fan;
 mod pool;
+mod pull;
 mod raw;
 mod read;
 mod serve;
@@ -106,6 +107,8 @@ pub(crate) trait Cluster: fmt::Debug + Send + Sync {
     fn blob_staged(&self, blob: BlobId) -> Answering<'_>;
     /// See [`ClusterHandle::blob_kept`].
     fn blob_kept(&self, blob: BlobId) -> Answering<'_>;
+    /// See [`ClusterHandle::fetched`].
+    fn fetched(&self, id: u64, good: bool) -> Answering<'_>;
 }
 
 impl Cluster for ClusterHandle {
@@ -117,5 +120,8 @@ impl Cluster for ClusterHandle {
     }
     fn blob_kept(&self, blob: BlobId) -> Answering<'_> {
         Box::pin(Self::blob_kept(self, blob))
+    }
+    fn fetched(&self, id: u64, good: bool) -> Answering<'_> {
+        Box::pin(Self::fetched(self, id, good))
     }
 }

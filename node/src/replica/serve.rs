@@ -2,13 +2,14 @@
 //! Hello come first). It never decides where bytes belong, and never answers "stored" before they are durable.
 
 use super::Replicas;
+use super::pull::pull;
 use super::raw::Raw;
 use super::sink::Sink;
 use super::wire::{
     Answer, CHUNK_MAX, Failure, HEADER_MAX, RawError, Request, read_chunk, read_hash, within, write_chunk, write_end,
 };
 use crate::cluster::{BlobId, Hash, NodeId};
-use crate::peer::{Greeted, Port, read_frame, write_frame};
+use crate::peer::{Fetch, Greeted, Port, read_frame, write_frame};
 use crate::store::INLINE_MAX;
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,9 +38,15 @@ pub struct ReplicaTasks {
     tasks: JoinSet<()>,
 }
 
-/// Serves the raw port on `listener`, and looks after the idle connections of `replicas`.
-pub fn serve(listener: TcpListener, replicas: &Replicas) -> ReplicaTasks {
-    serve_raw(listener, replicas.raw.clone())
+/// Serves the raw port on `listener`, looks after the idle connections of `replicas`, and makes the copies that the core
+/// wants.
+pub fn serve(listener: TcpListener, replicas: &Replicas, fetches: Option<mpsc::Receiver<Fetch>>) -> ReplicaTasks {
+    let mut serving = serve_raw(listener, replicas.raw.clone());
+    if let Some(fetches) = fetches {
+        let cancel = serving.cancel.clone();
+        serving.tasks.spawn(pull(replicas.raw.clone(), fetches, cancel));
+    }
+    serving
 }
 
 impl ReplicaTasks {

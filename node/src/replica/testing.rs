@@ -59,6 +59,7 @@ pub(super) struct Town {
     addresses: Mutex<BTreeMap<NodeId, SocketAddr>>,
     pub(super) staged: Mutex<Vec<(NodeId, BlobId)>>,
     pub(super) kept: Mutex<Vec<(NodeId, BlobId)>>,
+    pub(super) fetched: Mutex<Vec<(u64, bool)>>,
 }
 
 #[derive(Debug)]
@@ -77,6 +78,10 @@ impl Cluster for Citizen {
     }
     fn blob_kept(&self, blob: BlobId) -> Answering<'_> {
         self.town.kept.lock().unwrap().push((self.me, blob));
+        Box::pin(async { Ok(()) })
+    }
+    fn fetched(&self, id: u64, good: bool) -> Answering<'_> {
+        self.town.fetched.lock().unwrap().push((id, good));
         Box::pin(async { Ok(()) })
     }
 }

@@ -49,9 +49,11 @@ impl<R: Reader> Changes<'_, R> {
             Mutation::Outcome(op, outcome) => {
                 self.set(Table::Outcomes, keys::op(*op), outcome.as_ref().map(keys::encode))
             }
-            Mutation::References(blob, count) => {
-                let row = (*count > 0).then(|| keys::encode(count));
-                self.set(Table::References, keys::blob(*blob), row);
+            Mutation::Reference(blob, path, there) => {
+                self.set(Table::Referrers, keys::referrer(*blob, path), there.then(|| keys::framed(&[])));
+            }
+            Mutation::Held(holding, blob, there) => {
+                self.set(Table::Held, keys::held(*holding, *blob), there.then(|| keys::framed(&[])));
             }
             Mutation::Aging(row, there) => {
                 self.set(Table::Aging, keys::aging(row), there.then(|| keys::framed(&[])));

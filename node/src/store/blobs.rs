@@ -95,6 +95,10 @@ impl Blobs {
             Err(error) => Err(StoreError::io("open a blob")(error)),
         }
     }
+    /// Whether a finished blob is here. One system call.
+    pub(super) fn has(&self, blob: BlobId) -> bool {
+        self.path(blob).exists()
+    }
     /// Deletes a blob if it is here. Not synced: one that comes back after a power cut is found as unreferenced.
     pub(super) fn remove(&self, blob: BlobId) -> Result<(), StoreError> {
         let path = self.path(blob);

@@ -15,14 +15,14 @@ pub enum OpenError {
         /// Who has it, if its lock file says so.
         pid: Option<u32>,
     },
-    /// A newer version of this program wrote it.
-    #[error("{file} has format {found}, this program knows up to {known}; run the newer version again")]
+    /// Another version of this program wrote it.
+    #[error("{file} has format {found}, this program reads {known}; run the version that wrote it")]
     NewerFormat {
         /// Which file or table.
         file: PathBuf,
         /// Its format.
         found: u64,
-        /// The newest format known here.
+        /// The format known here.
         known: u64,
     },
     /// There are data, but what should be beside them is missing or unreadable.

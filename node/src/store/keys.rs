@@ -2,7 +2,7 @@
 //! its format version. Encodings only, nothing here reads or writes.
 
 use super::error::fatal;
-use crate::cluster::{Aging, AgingKind, BlobId, Epoch, Hlc, NodeId, OpId, PathRange, Position, Token};
+use crate::cluster::{Aging, AgingKind, BlobId, Epoch, Hlc, Holding, NodeId, OpId, PathRange, Position, Token};
 use crate::path::FtpPath;
 use fjall::Slice;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use std::ops::Range;
 
 /// Version of all values; one that is greater is refused when the database is opened.
-pub(super) const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 2;
 
 /// The tables, each a keyspace of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,8 +25,10 @@ pub(super) enum Table {
     Live,
     /// Operation → outcome.
     Outcomes,
-    /// Blob → how many heads refer to it.
-    References,
+    /// Blob and path with a head that refers to it → nothing.
+    Referrers,
+    /// Holding and blob → nothing.
+    Held,
     /// Blob → the bytes of a small file.
     Inline,
     /// Path with a head that is not confirmed → nothing.
@@ -43,13 +45,14 @@ pub(super) enum Table {
 
 impl Table {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Log,
         Self::Position,
         Self::Index,
         Self::Live,
         Self::Outcomes,
-        Self::References,
+        Self::Referrers,
+        Self::Held,
         Self::Inline,
         Self::Unconfirmed,
         Self::Aging,
@@ -65,7 +68,8 @@ impl Table {
             Self::Index => "index",
             Self::Live => "live",
             Self::Outcomes => "outcomes",
-            Self::References => "references",
+            Self::Referrers => "referrers",
+            Self::Held => "held",
             Self::Inline => "inline",
             Self::Unconfirmed => "unconfirmed",
             Self::Aging => "aging",
@@ -208,6 +212,41 @@ pub(super) fn read_blob(bytes: &[u8]) -> BlobId {
     BlobId { op, token: Token { epoch: Epoch(a, b), n } }
 }
 
+/// A path that refers to a blob.
+pub(super) fn referrer(of: BlobId, path: &FtpPath) -> Slice {
+    [&*blob(of), path.as_str().as_bytes()].concat().into()
+}
+/// All paths that refer to a blob.
+pub(super) fn referrers(of: BlobId) -> Range<Slice> {
+    // Every path begins with a slash.
+    blob(of)..[&*blob(of), &[0xff]].concat().into()
+}
+/// Reads the blob and the path of a [`referrer`] back.
+pub(super) fn read_referrer(bytes: &[u8]) -> (BlobId, FtpPath) {
+    let (of, path) = bytes.split_at_checked(40).unwrap_or_else(|| fatal("a key is too short", &bytes.len()));
+    (read_blob(of), read_path(path))
+}
+/// What the registers say of a blob.
+pub(super) fn held(holding: Holding, of: BlobId) -> Slice {
+    [&*holding_prefix(holding), &*blob(of)].concat().into()
+}
+fn holding_prefix(holding: Holding) -> Vec<u8> {
+    match holding {
+        Holding::Node(of) => [&[0], &*node(of)].concat(),
+        Holding::Short => vec![1],
+    }
+}
+/// All blobs with such a holding beyond `after`.
+pub(super) fn held_after(holding: Holding, after: Option<BlobId>) -> Range<Slice> {
+    let prefix = holding_prefix(holding);
+    let from = after.map_or_else(|| prefix.clone(), |of| [&*held(holding, of), &[0]].concat());
+    from.into()..[&*prefix, &[0xff; 41]].concat().into()
+}
+/// Reads the blob of a [`held`] back.
+pub(super) fn read_held(holding: Holding, bytes: &[u8]) -> BlobId {
+    read_blob(bytes.get(holding_prefix(holding).len()..).unwrap_or_default())
+}
+
 fn numbers(bytes: &[u8]) -> [u64; 3] {
     let all: [u8; 24] = exactly(bytes);
     [0, 8, 16].map(|at| u64::from_be_bytes(exactly(&all[at..at + 8])))
@@ -255,6 +294,18 @@ mod tests {
         fn blob_keys_round_trip_and_keep_the_order(a in any_blob(), b in any_blob()) {
             prop_assert_eq!(read_blob(&blob(a)), a);
             prop_assert_eq!(blob(a).cmp(&blob(b)), a.cmp(&b));
+        }
+        #[test]
+        fn rows_of_a_blob_are_found_by_it_and_by_what_holds_it(a in any_blob(), b in any_blob(), n in 0..3u128) {
+            let path = FtpPath::root().resolve("a/b").unwrap();
+            prop_assert_eq!(read_referrer(&referrer(a, &path)), (a, path.clone()));
+            prop_assert_eq!(referrers(a).contains(&referrer(b, &path)), a == b);
+            for holding in [Holding::Node(NodeId(n)), Holding::Node(NodeId(u128::MAX)), Holding::Short] {
+                prop_assert_eq!(read_held(holding, &held(holding, a)), a);
+                prop_assert!(held_after(holding, None).contains(&held(holding, a)));
+                prop_assert_eq!(held_after(holding, Some(a)).contains(&held(holding, b)), b > a);
+                prop_assert!(!held_after(holding, None).contains(&held(Holding::Node(NodeId(7)), a)));
+            }
         }
         #[test]
         fn children_are_those_of_the_directory_and_no_others(names in prop::collection::vec("[ab/]{1,4}", 1..6)) {

@@ -29,8 +29,8 @@ pub use row::Row;
 pub use verify::{FileReport, Summary, verify};
 
 use crate::cluster::{
-    Aging, AgingKind, Batch, BlobId, Digest, DiskReport, Head, Marks, NodeId, OpId, Outcome, PathEntry, PathRange,
-    Position, Record, Restored, Storage, Version,
+    Aging, AgingKind, Batch, BlobId, Digest, DiskReport, Head, Holding, Marks, NodeId, OpId, Outcome, PathEntry,
+    PathRange, Position, Record, Restored, Storage, Version,
 };
 use crate::path::FtpPath;
 use batch::LogEnd;
@@ -71,6 +71,7 @@ pub struct Store {
     end: Mutex<LogEnd>,
     identity: Identity,
     unreferenced: Vec<BlobId>,
+    astray: Vec<BlobId>,
     _lock: DirectoryLock,
 }
 
@@ -110,6 +111,7 @@ impl Store {
         let inline: u64 = tables.sizes(Table::Inline).map(|framed| framed.saturating_sub(1)).sum();
         let files = blobs.census()?;
         let unreferenced = verify::unreferenced(&tables, &files);
+        let astray = verify::astray(&tables, &files, identity.node);
         let files: u64 = files.iter().map(|(_, length)| length).sum();
         used.store(inline + files, Ordering::Relaxed);
         let mut end = log_end(&tables);
@@ -117,7 +119,7 @@ impl Store {
         end.written = Written::read(&*view);
         let end = Mutex::new(end);
         let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), persisted)?;
-        Ok(Arc::new(Self { writer, view, blobs, used, end, identity, unreferenced, _lock: lock }))
+        Ok(Arc::new(Self { writer, view, blobs, used, end, identity, unreferenced, astray, _lock: lock }))
     }
 
     /// This node's identity, made at the first open.
@@ -141,6 +143,7 @@ impl Store {
             met: tables.scan(Table::Met, keys::all()).map(|(_, value)| keys::decode(&value)).collect(),
             outcomes: tables.keys(Table::Outcomes, keys::all()).map(|key| keys::read_op(&key)).collect(),
             unreferenced: self.unreferenced.clone(),
+            astray: self.astray.clone(),
             state,
         }
     }
@@ -262,8 +265,15 @@ impl Storage for Store {
     fn outcome(&self, op: OpId) -> Option<Outcome> {
         self.read(Table::Outcomes, &keys::op(op))
     }
-    fn references(&self, blob: BlobId) -> u64 {
-        self.read(Table::References, &keys::blob(blob)).unwrap_or(0)
+    fn referrers(&self, blob: BlobId) -> Vec<FtpPath> {
+        self.view.scan(Table::Referrers, keys::referrers(blob)).map(|(key, _)| keys::read_referrer(&key).1).collect()
+    }
+    fn held(&self, holding: Holding, after: Option<BlobId>, limit: usize) -> Vec<BlobId> {
+        let rows = self.view.scan(Table::Held, keys::held_after(holding, after));
+        rows.take(limit).map(|(key, _)| keys::read_held(holding, &key)).collect()
+    }
+    fn has_blob(&self, blob: BlobId) -> bool {
+        self.view.tables.size_of(Table::Inline, &keys::blob(blob)).is_some() || self.blobs.has(blob)
     }
     fn oldest(&self, limit: usize) -> Vec<Arc<Record>> {
         // Not from the very first key: what was truncated leaves marks that a scan would have to pass.

@@ -7,7 +7,7 @@ use super::identity::Identity;
 use super::keys::{self, Table};
 use super::lock::DirectoryLock;
 use super::tables::Tables;
-use crate::cluster::{BlobId, Extent, File, Hash, Head, NodeId, PathEntry, Position, Version};
+use crate::cluster::{BlobId, Extent, File, Hash, Head, Holding, NodeId, PathEntry, Position, Version};
 use crate::path::FtpPath;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -89,12 +89,32 @@ pub fn verify(dir: &Path, mut each: impl FnMut(&FileReport)) -> Result<Summary, 
 
 /// Blobs on the disk, inline or among these files, that no head refers to.
 pub(super) fn unreferenced(tables: &Tables, files: &[(BlobId, u64)]) -> Vec<BlobId> {
-    let mut here: BTreeSet<BlobId> = files.iter().map(|(blob, _)| *blob).collect();
-    here.extend(tables.keys(Table::Inline, keys::all()).map(|key| keys::read_blob(&key)));
-    for key in tables.keys(Table::References, keys::all()) {
-        here.remove(&keys::read_blob(&key));
+    let mut here = on_disk(tables, files);
+    for key in tables.keys(Table::Referrers, keys::all()) {
+        here.remove(&keys::read_referrer(&key).0);
     }
     here.into_iter().collect()
+}
+
+/// Blobs that are here, and heads refer to them, but no register has them here; and those that one has here and are not.
+pub(super) fn astray(tables: &Tables, files: &[(BlobId, u64)], node: NodeId) -> Vec<BlobId> {
+    let mut here = on_disk(tables, files);
+    let mut astray: BTreeSet<BlobId> = BTreeSet::new();
+    let holding = Holding::Node(node);
+    for key in tables.keys(Table::Held, keys::held_after(holding, None)) {
+        let blob = keys::read_held(holding, &key);
+        if !here.remove(&blob) {
+            astray.insert(blob);
+        }
+    }
+    let referred = |blob: &BlobId| tables.keys(Table::Referrers, keys::referrers(*blob)).next().is_some();
+    astray.extend(here.into_iter().filter(referred));
+    astray.into_iter().collect()
+}
+
+fn on_disk(tables: &Tables, files: &[(BlobId, u64)]) -> BTreeSet<BlobId> {
+    let inline = tables.keys(Table::Inline, keys::all()).map(|key| keys::read_blob(&key));
+    files.iter().map(|(blob, _)| *blob).chain(inline).collect()
 }
 
 struct Disk {

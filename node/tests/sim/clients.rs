@@ -3,6 +3,7 @@
 
 use crate::sim::check::Broken;
 use crate::sim::plan::LEAST_OPS;
+use crate::sim::process::id;
 use crate::sim::uploads::{self, Upload};
 use crate::sim::world::{SECOND, Step, Time, World};
 use node::cluster::{BlobId, Change, FrontEvent, Input, MS, OpId, Refusal, Shows};
@@ -104,6 +105,14 @@ impl World {
             self.plan(wait, Step::Upload(uploads::Step::Cancel { op }));
         }
     }
+    /// The operator has a node forgotten, somewhere; the leader may be not convinced yet that it is gone.
+    pub(crate) fn have_forgotten(&mut self, node: usize) {
+        let up: Vec<usize> = (0..self.processes.len()).filter(|n| self.processes[*n].member.is_some()).collect();
+        if !self.calm && !up.is_empty() {
+            let at = self.rng.pick(&up);
+            self.submit(None, at, Change::Forget { node: id(node) }, self.plan.patience);
+        }
+    }
     /// A write that must succeed.
     pub(crate) fn probe(&mut self, at: usize) -> Result<(), Broken> {
         let patience = (30 * SECOND).min(self.plan.config.outcome_retention / 2);
@@ -127,7 +136,8 @@ impl World {
             FrontEvent::Refused(refusal) => {
                 *self.totals.refusals.entry(format!("{refusal:?}")).or_insert(0) += 1;
                 self.truth.refused(op, refusal);
-                let probe = self.close(op);
+                let asked = self.sessions.get(&op).map(|s| s.change.clone());
+                let probe = self.close(op) && matches!(asked, Some(Change::Store { .. }));
                 if probe && !matches!(refusal, Refusal::IsDirectory) {
                     return Err(Broken::new(
                         "I7",

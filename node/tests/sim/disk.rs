@@ -1,14 +1,17 @@
-//! A disk: what was handed over, what is written, what a crash leaves. `Tables` is `Storage` over maps; never a file.
+//! A disk: what was handed over, what is written, what a crash leaves. `Disk` is `Storage` over maps; never a file.
 
 use crate::sim::rng::Rng;
 use node::cluster::{
-    Aging, AgingKind, Batch, BlobId, Marks, MemberState, Mutation, NodeId, OpId, Outcome, PathEntry, PathRange,
-    PeerInfo, Position, Record, Restored, Storage, Version,
+    Aging, AgingKind, Batch, BlobId, Holding, Marks, MemberState, Mutation, NodeId, OpId, Outcome, PathEntry,
+    PathRange, PeerInfo, Position, Record, Restored, Storage, Version,
 };
 use node::path::FtpPath;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+
+/// Blobs and the paths that refer to them.
+pub(crate) type Referrers = BTreeSet<(BlobId, FtpPath)>;
 
 /// Everything a store holds besides blobs.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +25,8 @@ pub(crate) struct Tables {
     /// Visible children by directory: the rows of listings.
     rows: BTreeMap<FtpPath, BTreeSet<String>>,
     pub(crate) outcomes: BTreeMap<OpId, Outcome>,
-    pub(crate) references: BTreeMap<BlobId, u64>,
+    pub(crate) referrers: Referrers,
+    pub(crate) held: BTreeSet<(Holding, BlobId)>,
     aging: BTreeSet<Aging>,
     met: BTreeMap<NodeId, PeerInfo>,
     pub(crate) state: MemberState,
@@ -37,7 +41,10 @@ impl Tables {
                 Mutation::Truncate(positions) => positions.iter().for_each(|p| self.truncate(*p)),
                 Mutation::Entry(path, entry) => self.set_entry(path, entry.as_ref()),
                 Mutation::Outcome(op, outcome) => set(&mut self.outcomes, *op, *outcome),
-                Mutation::References(blob, n) => set(&mut self.references, *blob, Some(*n).filter(|n| *n > 0)),
+                Mutation::Reference(blob, path, true) => drop(self.referrers.insert((*blob, path.clone()))),
+                Mutation::Reference(blob, path, false) => drop(self.referrers.remove(&(*blob, path.clone()))),
+                Mutation::Held(holding, blob, true) => drop(self.held.insert((*holding, *blob))),
+                Mutation::Held(holding, blob, false) => drop(self.held.remove(&(*holding, *blob))),
                 Mutation::Aging(row, true) => drop(self.aging.insert(row.clone())),
                 Mutation::Aging(row, false) => drop(self.aging.remove(row)),
                 Mutation::Forgotten(node) => drop(self.met.remove(node)),
@@ -103,28 +110,35 @@ impl Tables {
         let beyond = self.arrived.values().filter(move |p| !marks.has(**p));
         beyond.filter_map(|p| self.log.get(p)).map(|(_, record)| record)
     }
-    fn restored(&self, blobs: &BTreeMap<BlobId, u64>) -> Restored {
+    fn restored(&self, node: NodeId, blobs: &BTreeMap<BlobId, u64>) -> Restored {
         let unsettled = |e: &PathEntry| e.heads.iter().any(|h| !h.confirmed);
+        let referred: BTreeSet<BlobId> = self.referrers.iter().map(|(blob, _)| *blob).collect();
+        let here: BTreeSet<BlobId> = blobs.keys().copied().collect();
+        let due: BTreeSet<BlobId> =
+            self.held.iter().filter(|(h, _)| *h == Holding::Node(node)).map(|(_, blob)| *blob).collect();
+        let surplus = here.difference(&due).filter(|b| referred.contains(b));
         Restored {
             state: self.state.clone(),
             tail: self.arrived_beyond(&self.state.applied).cloned().collect(),
             unconfirmed: self.entries.iter().filter(|(_, e)| unsettled(e)).map(|(p, _)| p.clone()).collect(),
             met: self.met.values().cloned().collect(),
             outcomes: self.outcomes.keys().copied().collect(),
-            unreferenced: blobs.keys().filter(|b| !self.references.contains_key(b)).copied().collect(),
+            unreferenced: here.difference(&referred).copied().collect(),
+            astray: surplus.chain(due.difference(&here)).copied().collect(),
         }
     }
-    /// How many heads refer to each blob, counted from the heads.
-    pub(crate) fn counted_references(&self) -> BTreeMap<BlobId, u64> {
-        let mut counted = BTreeMap::new();
-        for head in self.entries.values().flat_map(|e| &e.heads) {
-            if let Version::File(file) = &head.what {
-                for blob in file.extents.iter().map(|e| e.blob).collect::<BTreeSet<_>>() {
-                    *counted.entry(blob).or_insert(0) += 1;
-                }
+    /// What the heads say of blobs, counted from the heads: who refers to them, and who is to hold them.
+    pub(crate) fn counted(&self) -> (Referrers, BTreeSet<(Holding, BlobId)>) {
+        let (mut referrers, mut held) = (BTreeSet::new(), BTreeSet::new());
+        for (path, head) in self.entries.iter().flat_map(|(p, e)| e.heads.iter().map(move |h| (p, h))) {
+            let Version::File(file) = &head.what else { continue };
+            for blob in file.extents.iter().map(|e| e.blob) {
+                referrers.insert((blob, path.clone()));
+                held.extend(head.location.nodes.iter().map(|n| (Holding::Node(*n), blob)));
+                held.extend((head.location.nodes.len() < 3).then_some((Holding::Short, blob)));
             }
         }
-        counted
+        (referrers, held)
     }
 }
 
@@ -132,42 +146,6 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {
         Some(value) => drop(map.insert(key, value)),
         None => drop(map.remove(&key)),
-    }
-}
-
-impl Storage for Tables {
-    fn entry(&self, path: &FtpPath) -> Option<PathEntry> {
-        self.entries.get(path).cloned()
-    }
-    fn next_child(&self, dir: &FtpPath, after: Option<&str>) -> Option<String> {
-        self.children(dir).find(|name| after.is_none_or(|a| name.as_str() > a)).cloned()
-    }
-    fn outcome(&self, op: OpId) -> Option<Outcome> {
-        self.outcomes.get(&op).copied()
-    }
-    fn references(&self, blob: BlobId) -> u64 {
-        self.references.get(&blob).copied().unwrap_or(0)
-    }
-    fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>> {
-        self.arrived_beyond(marks).take(limit).cloned().collect()
-    }
-    fn oldest(&self, limit: usize) -> Vec<Arc<Record>> {
-        self.arrived_beyond(&Marks::default()).take(limit).cloned().collect()
-    }
-    fn entries(&self, range: &PathRange, limit: usize) -> Vec<(FtpPath, PathEntry)> {
-        let after = range.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let within = |path: &FtpPath| range.upto.as_ref().is_none_or(|upto| path <= upto);
-        let found = self.entries.range::<FtpPath, _>((after, Bound::Unbounded)).take_while(|(path, _)| within(path));
-        found.take(limit).map(|(path, entry)| (path.clone(), entry.clone())).collect()
-    }
-    fn outcomes(&self, after: Option<OpId>, limit: usize) -> Vec<(OpId, Outcome)> {
-        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let found = self.outcomes.range((after, Bound::Unbounded)).take(limit);
-        found.map(|(op, outcome)| (*op, *outcome)).collect()
-    }
-    fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging> {
-        let rows = self.aging.iter().filter(|row| row.kind == kind && after.is_none_or(|a| *row > a));
-        rows.take(limit).cloned().collect()
     }
 }
 
@@ -230,8 +208,8 @@ impl Disk {
         (self.submitted, self.written) = (0, 0);
         Ok(())
     }
-    pub(crate) fn restored(&self) -> Restored {
-        self.shown.restored(&self.blobs)
+    pub(crate) fn restored(&self, node: NodeId) -> Restored {
+        self.shown.restored(node, &self.blobs)
     }
     pub(crate) fn submitted(&self) -> u64 {
         self.submitted
@@ -239,5 +217,51 @@ impl Disk {
     /// Bytes of all blobs.
     pub(crate) fn used(&self) -> u64 {
         self.blobs.values().sum()
+    }
+}
+
+/// Reads show all batches that were handed over.
+impl Storage for Disk {
+    fn entry(&self, path: &FtpPath) -> Option<PathEntry> {
+        self.shown.entries.get(path).cloned()
+    }
+    fn next_child(&self, dir: &FtpPath, after: Option<&str>) -> Option<String> {
+        self.shown.children(dir).find(|name| after.is_none_or(|a| name.as_str() > a)).cloned()
+    }
+    fn outcome(&self, op: OpId) -> Option<Outcome> {
+        self.shown.outcomes.get(&op).copied()
+    }
+    fn referrers(&self, blob: BlobId) -> Vec<FtpPath> {
+        let rows = self.shown.referrers.range((blob, FtpPath::root())..);
+        rows.take_while(|(b, _)| *b == blob).map(|(_, path)| path.clone()).collect()
+    }
+    fn held(&self, holding: Holding, after: Option<BlobId>, limit: usize) -> Vec<BlobId> {
+        let rows = self.shown.held.iter().filter(|(h, blob)| *h == holding && after.is_none_or(|a| *blob > a));
+        rows.map(|(_, blob)| *blob).take(limit).collect()
+    }
+    fn has_blob(&self, blob: BlobId) -> bool {
+        self.blobs.contains_key(&blob)
+    }
+    fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>> {
+        self.shown.arrived_beyond(marks).take(limit).cloned().collect()
+    }
+    fn oldest(&self, limit: usize) -> Vec<Arc<Record>> {
+        self.shown.arrived_beyond(&Marks::default()).take(limit).cloned().collect()
+    }
+    fn entries(&self, range: &PathRange, limit: usize) -> Vec<(FtpPath, PathEntry)> {
+        let after = range.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let within = |path: &FtpPath| range.upto.as_ref().is_none_or(|upto| path <= upto);
+        let found = self.shown.entries.range::<FtpPath, _>((after, Bound::Unbounded));
+        let found = found.take_while(|(path, _)| within(path)).take(limit);
+        found.map(|(path, entry)| (path.clone(), entry.clone())).collect()
+    }
+    fn outcomes(&self, after: Option<OpId>, limit: usize) -> Vec<(OpId, Outcome)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.shown.outcomes.range((after, Bound::Unbounded)).take(limit);
+        found.map(|(op, outcome)| (*op, *outcome)).collect()
+    }
+    fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging> {
+        let rows = self.shown.aging.iter().filter(|row| row.kind == kind && after.is_none_or(|a| *row > a));
+        rows.take(limit).cloned().collect()
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Join,
     /// A node loses its disk; a new one comes in its place.
     Wipe,
+    /// A process dies and finds a blob missing when it comes back.
+    Rot,
     /// The nodes fall into two groups.
     Halves,
     /// Into three.
@@ -66,7 +68,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Crash,
         Self::CrashLeader,
         Self::PowerLoss,
@@ -82,6 +84,7 @@ impl Kind {
         Self::Move,
         Self::Join,
         Self::Wipe,
+        Self::Rot,
         Self::Halves,
         Self::Thirds,
         Self::Isolate,
@@ -217,7 +220,9 @@ impl World {
                 self.crash(at, rng.chance(50), span)?;
             }
             Kind::Join if self.join(span) => {}
-            Kind::Wipe if self.join(span) => self.wipe(at)?,
+            // At once a second time there might be nobody left who has a version.
+            Kind::Wipe if self.can_lose(at) && self.join(span) => self.lose(at, rng)?,
+            Kind::Rot => self.rot(at, span, rng)?,
             Kind::Join | Kind::Wipe => self.crash(at, true, span)?,
             Kind::Pause if self.processes[at].runs(self.now) => self.pause(at, span),
             Kind::PauseLeader if self.processes[leader].runs(self.now) => self.pause(leader, span),
@@ -245,6 +250,16 @@ impl World {
         }
         self.disturb(0);
         Ok(())
+    }
+    fn can_lose(&self, at: usize) -> bool {
+        self.spare(at, self.processes[at].disk.blobs.keys().copied(), 1)
+    }
+    /// A disk is lost, and sooner or later the operator has its node forgotten.
+    fn lose(&mut self, at: usize, rng: &mut Rng) -> Result<(), String> {
+        if rng.chance(50) {
+            self.plan(rng.range(6, 20) * SECOND, Step::Forget(at));
+        }
+        self.wipe(at)
     }
     fn crash_many(&mut self, span: Time, rng: &mut Rng) -> Result<(), Broken> {
         let share = rng.pick(&[40, 60, 100]);

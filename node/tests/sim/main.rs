@@ -154,6 +154,12 @@ fn print(totals: &Totals, seeds: u64) {
         t.local_reads, t.refused_reads, t.dropped
     );
     println!(
+        "blobs copied by repair {}, three copies of all at most {} ms after rest, all in one zone {}",
+        t.fetched,
+        t.repaired_after / 1000,
+        t.narrow
+    );
+    println!(
         "explained by one order {} of {} answers, in {} windows of paths",
         t.order.placed, t.order.answered, t.order.windows
     );

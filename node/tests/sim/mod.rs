@@ -6,6 +6,7 @@ pub(crate) mod clients;
 pub(crate) mod crowd;
 pub(crate) mod disk;
 pub(crate) mod faults;
+pub(crate) mod fetches;
 pub(crate) mod history;
 pub(crate) mod nemesis;
 pub(crate) mod net;

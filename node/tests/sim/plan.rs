@@ -70,6 +70,9 @@ impl Plan {
             loser_retention: rng.pick(&[600, 600, 10]) * SECOND,
             stall_window: rng.pick(&[60, 8]) * SECOND,
             stall_bytes: 64 * 1024,
+            repair_last_copy: rng.pick(&[1, 1, 5]) * SECOND,
+            repair_after: rng.pick(&[2, 2, 8, 60]) * SECOND,
+            repair_copies: rng.pick(&[1, 4, 16]) as usize,
             records_per_frame: rng.pick(&[512, 512, 3]) as usize,
             mesh: rng.pick(&[16, 16, 3]) as usize,
             far_behind: rng.pick(&[1000, 1000, 40]),
@@ -82,7 +85,7 @@ impl Plan {
         Self {
             seed,
             nodes: rng.pick(&[5, 5, 5, 6, 7]) as usize,
-            spares: rng.pick(&[0, 1]) as usize,
+            spares: rng.pick(&[0, 1, 1, 2, 3]) as usize,
             config,
             net_scale: rng.pick(&[1, 1, 4, 15]),
             disk_scale: rng.pick(&[1, 1, 8, 30]),

@@ -5,7 +5,7 @@ use crate::sim::disk::Disk;
 use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use crate::sim::world::{SECOND, Step, Time, World};
-use node::cluster::{DiskReport, Input, MS, Member, NodeId, Now, PeerInfo, Rank};
+use node::cluster::{BlobId, DiskReport, Holding, Input, MS, Member, NodeId, Now, PeerInfo, Rank, Storage};
 use std::net::SocketAddr;
 
 /// Room on every disk, in bytes.
@@ -24,6 +24,8 @@ pub(crate) struct Process {
     pub(crate) silent: bool,
     /// No part of the cluster: not yet, or not any more.
     pub(crate) gone: bool,
+    /// When its disk was lost, or something on it.
+    pub(crate) lost: Option<Time>,
     /// Will start under another address.
     pub(crate) moves: bool,
     pub(crate) inbox: Vec<Input>,
@@ -64,6 +66,7 @@ impl Process {
             member: None,
             silent: false,
             gone: index >= plan.nodes,
+            lost: None,
             moves: false,
             inbox: vec![],
             woken: false,
@@ -121,9 +124,9 @@ impl World {
         }
         (p.silent, p.woken, p.writing, p.paused_until) = (false, false, None, 0);
         p.inbox.clear();
-        let (restored, clocks) = (p.disk.restored(), p.clocks(now));
+        let (restored, clocks) = (p.disk.restored(p.info.node), p.clocks(now));
         let config = self.plan.config.clone();
-        p.member = Some(Member::new(clocks, config, p.info.clone(), restored, &p.disk.shown, seed));
+        p.member = Some(Member::new(clocks, config, p.info.clone(), restored, &p.disk, seed));
         let boot = p.boot;
         self.plan(1, Step::Tick { at, boot });
         self.plan(10 * MS, Step::Report { at, boot });
@@ -159,12 +162,34 @@ impl World {
         self.plan(wait, Step::Start { at: spare });
         true
     }
+    /// Whether a disk may be lost: each of its blobs that anybody's heads need is on others, on `least` of them.
+    pub(crate) fn spare(&self, at: usize, blobs: impl Iterator<Item = BlobId>, least: usize) -> bool {
+        let others = || self.living().into_iter().filter(|n| *n != at).map(|n| &self.processes[n].disk);
+        let needed = |blob: &BlobId| others().any(|disk| !disk.referrers(*blob).is_empty());
+        let mut needed = blobs.filter(needed);
+        needed.all(|blob| others().filter(|disk| disk.blobs.contains_key(&blob)).count() >= least)
+    }
+    /// A process dies, and when it comes back some blob is not on its disk any more.
+    pub(crate) fn rot(&mut self, at: usize, span: Time, rng: &mut Rng) -> Result<(), String> {
+        // What is only staged is its front's to keep safe.
+        let kept = self.processes[at].disk.held(Holding::Node(id(at)), None, usize::MAX);
+        let kept = kept.into_iter().filter(|b| self.processes[at].disk.has_blob(*b));
+        let spare: Vec<BlobId> = kept.filter(|b| self.spare(at, [*b].into_iter(), 2)).collect();
+        self.crash(at, false, span)?;
+        if !spare.is_empty() {
+            let blob = rng.pick(&spare);
+            self.history.note(self.now, || format!("ROT {at} lost {blob:?}"));
+            self.processes[at].disk.blobs.remove(&blob);
+            self.processes[at].lost = Some(self.now);
+        }
+        Ok(())
+    }
     /// A disk is lost for good. What comes in its place is another node.
     pub(crate) fn wipe(&mut self, at: usize) -> Result<(), String> {
         self.history.note(self.now, || format!("WIPE {at}"));
         self.crash(at, true, 0)?;
         let p = &mut self.processes[at];
-        (p.gone, p.disk) = (true, Disk::default());
+        (p.gone, p.lost, p.disk) = (true, Some(self.now), Disk::default());
         Ok(())
     }
     pub(crate) fn pause(&mut self, at: usize, span: Time) {
@@ -201,9 +226,9 @@ impl World {
         let Some(member) = &mut p.member else { return Ok(()) };
         self.handled += inputs.len() as u64;
         for input in inputs {
-            member.handle(clocks, input, &p.disk.shown);
+            member.handle(clocks, input, &p.disk);
         }
-        member.settle(clocks, &p.disk.shown);
+        member.settle(clocks, &p.disk);
         let batch = member.take_batch();
         let outputs = member.take_outputs();
         let changes = batch.as_ref().map(|b| b.mutations.clone()).unwrap_or_default();

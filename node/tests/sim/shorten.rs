@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 /// Lines shown at most, the last ones.
 const SHOWN: usize = 120;
 /// Lines that are always shown: what was done to the cluster, and who led it when.
-const ALWAYS: [&str; 14] = [
+const ALWAYS: [&str; 15] = [
     "FAULT",
     "CRASH",
     "START",
@@ -19,6 +19,7 @@ const ALWAYS: [&str; 14] = [
     "MEND",
     "JOIN",
     "WIPE",
+    "ROT",
     "FIXED",
     "HEAL",
     "BROKEN",

@@ -19,6 +19,12 @@ pub(crate) struct Totals {
     pub(crate) replacements: u64,
     /// Blobs collected.
     pub(crate) dropped: u64,
+    /// Blobs copied by repair.
+    pub(crate) fetched: u64,
+    /// Versions at rest whose copies are all in one zone of several.
+    pub(crate) narrow: u64,
+    /// From rest to three copies of all; the longest of many runs.
+    pub(crate) repaired_after: Time,
     /// Heads at rest whose twin was replaced elsewhere.
     pub(crate) stale: u64,
     /// What one order had to explain.
@@ -91,6 +97,8 @@ impl Totals {
             (&mut self.acks, other.acks),
             (&mut self.replacements, other.replacements),
             (&mut self.dropped, other.dropped),
+            (&mut self.fetched, other.fetched),
+            (&mut self.narrow, other.narrow),
             (&mut self.stale, other.stale),
             (&mut self.order.windows, other.order.windows),
             (&mut self.order.placed, other.order.placed),
@@ -111,6 +119,7 @@ impl Totals {
             *mine += theirs;
         }
         self.led_after = self.led_after.max(other.led_after);
+        self.repaired_after = self.repaired_after.max(other.repaired_after);
         self.late_epochs = self.late_epochs.max(other.late_epochs);
         for (kind, n) in &other.faults {
             *self.faults.entry(*kind).or_insert(0) += n;

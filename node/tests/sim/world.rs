@@ -1,7 +1,9 @@
 //! The world around the members: virtual time and the queue of what happens next. Everything in it comes from one seed.
 
+use crate::sim::check::copies::{narrow, unrepaired};
 use crate::sim::check::{Broken, Truth};
 use crate::sim::clients::{Client, Reading, Session};
+use crate::sim::fetches::Fetch;
 use crate::sim::history::{Detail, History};
 use crate::sim::nemesis::LEADER_WITHIN;
 use crate::sim::net::{Net, Passage};
@@ -23,6 +25,8 @@ pub(crate) const SECOND: Time = 1000 * MS;
 const MOST_TIME: Time = 200 * SECOND;
 /// And everything must have come to rest after this.
 const REST_WITHIN: Time = 90 * SECOND;
+/// And repaired this long after what is waited for before a copy is made.
+const REPAIRED_WITHIN: Time = 30 * SECOND;
 
 /// What happens next.
 #[derive(Debug)]
@@ -70,6 +74,9 @@ pub(crate) enum Step {
     },
     Client(usize),
     Upload(uploads::Step),
+    Fetch(Fetch),
+    /// The operator gives up a node.
+    Forget(usize),
     Fault(usize),
     Blow {
         due: usize,
@@ -246,6 +253,8 @@ impl World {
             Step::LinkDown { at, peer, number } => self.link_down(at, peer, number),
             Step::Client(client) => self.client(client)?,
             Step::Upload(step) => self.upload(step),
+            Step::Fetch(fetch) => self.fetch(fetch),
+            Step::Forget(node) => self.have_forgotten(node),
             Step::Fault(due) => self.fall_due(due)?,
             Step::Blow { due, at } => self.blow(due, Some(at))?,
             Step::Cut(pairs) => self.cut(&pairs),
@@ -266,12 +275,14 @@ impl World {
                 Output::ReadReady { id, shows } => self.look_up(at, id, shows)?,
                 Output::DropBlobs(blobs) => {
                     self.totals.dropped += blobs.len() as u64;
-                    for blob in blobs {
+                    for blob in &blobs {
                         self.history.note(self.now, || format!("{at} drops {blob:?}"));
-                        self.truth.dropped(at, blob, &self.processes)?;
-                        self.processes[at].disk.blobs.remove(&blob);
+                        self.truth.dropped(self.now, at, *blob, &self.processes)?;
+                        self.processes[at].disk.blobs.remove(blob);
                     }
+                    self.push(at, Input::BlobsDropped(blobs));
                 }
+                Output::Fetch { id, extents, sources } => self.order(at, id, extents, &sources),
                 Output::Event(event) => {
                     self.history.note(self.now, || format!("{at}: {}", brief(&event)));
                     self.totals.elected_after_ack |= self.totals.acks > 0 && self.truth.new_leader(&event);
@@ -326,6 +337,23 @@ impl World {
                 return Err(Broken::new(if self.agreed() { "I7" } else { "I2" }, what));
             }
         }
+        self.be_repaired()
+    }
+    /// Three copies of everything, where the registers say, and no more.
+    fn be_repaired(&mut self) -> Result<(), Broken> {
+        let (began, limit) = (self.now, self.plan.config.repair_after + REPAIRED_WITHIN);
+        let mut quiet = 0;
+        while quiet < 12 {
+            self.until(self.now + 100 * MS)?;
+            let lacking = unrepaired(&self.processes);
+            quiet = if lacking.is_none() && self.one_leader() && self.agreed() { quiet + 1 } else { 0 };
+            if self.now > began + limit {
+                let what = lacking.unwrap_or_else(|| "no agreement".into());
+                return Err(Broken::new("I3", format!("{} s after rest {what}", limit / SECOND)));
+            }
+        }
+        self.totals.repaired_after = self.totals.repaired_after.max(self.now - began);
+        self.totals.narrow = narrow(&self.processes);
         Ok(())
     }
 

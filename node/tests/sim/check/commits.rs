@@ -88,7 +88,7 @@ impl Truth {
         Ok(self.acknowledged(outcome.position))
     }
     /// A node deletes a blob: nothing in its index or its log may need it.
-    pub(crate) fn dropped(&self, at: usize, blob: BlobId, processes: &[Process]) -> Result<(), Broken> {
+    pub(crate) fn dropped(&self, now: Time, at: usize, blob: BlobId, processes: &[Process]) -> Result<(), Broken> {
         let tables = &processes[at].disk.shown;
         let logged = self.by_op.get(&blob.op).into_iter().flatten().filter(|p| tables.has(**p));
         let unapplied = logged.filter(|p| !tables.state.applied.has(**p)).find(|p| {
@@ -97,9 +97,6 @@ impl Truth {
         if let Some(position) = unapplied {
             return Err(Broken::new("I1", format!("{at} drops {blob:?}, which {position:?} in its log needs")));
         }
-        if tables.counted_references().contains_key(&blob) {
-            return Err(Broken::new("I1", format!("{at} drops {blob:?}, which a head needs")));
-        }
-        Ok(())
+        self.surplus(now, at, blob, processes)
     }
 }

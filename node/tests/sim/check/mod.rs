@@ -4,6 +4,7 @@
 
 mod commits;
 mod conflicts;
+pub(crate) mod copies;
 mod drops;
 mod epochs;
 mod index;
@@ -64,6 +65,8 @@ struct Asked {
 pub(crate) struct Truth {
     records: BTreeMap<Position, Arc<Record>>,
     covers: Vec<Position>,
+    /// Records that say where versions live.
+    moves: Vec<Position>,
     /// By which records a head of a path was dropped.
     drops: BTreeMap<(FtpPath, Position), Vec<Position>>,
     /// Writes that their leader said it logged.
@@ -133,6 +136,9 @@ impl Truth {
                 for effect in &write.effects {
                     self.by_path.entry(effect.path.clone()).or_default().push(record.position);
                 }
+            }
+            if !record.moved().is_empty() {
+                self.moves.push(record.position);
             }
             self.drop_allowed(record)?;
             for (path, head) in record.dropped() {

@@ -34,9 +34,11 @@ impl Truth {
         let stale = self.bytes(&scope, epoch, first, processes)?;
         let merges = self.merges();
         // Where a bridge keeps leaders apart, each takes over what every other logs.
-        if self.served.len() > MOST_EPOCHS || merges > self.by_op.len() * (processes.len() - 1) {
-            let (reigns, ops) = (self.served.len(), self.ops.len());
-            return Err(Broken::new("I4", format!("{reigns} reigns and {merges} merge records for {ops} operations")));
+        let logged = self.by_op.len() + self.moves.len();
+        if self.served.len() > MOST_EPOCHS || merges > logged * (processes.len() - 1) {
+            let (reigns, moves, ops) = (self.served.len(), self.moves.len(), self.by_op.len());
+            let what = format!("{reigns} reigns and {merges} merge records for {ops} operations and {moves} moves");
+            return Err(Broken::new("I4", what));
         }
         Ok(stale)
     }
@@ -56,11 +58,11 @@ impl Truth {
             if tables.entries.len() != first.entries.len() || tables.marks() != first.marks() {
                 return Err(Broken::new("I2", format!("the index or log of {at} differs from another")));
             }
-            if tables.references != tables.counted_references() {
+            let (referrers, held) = tables.counted();
+            if tables.referrers != referrers || tables.held != held {
                 let what = format!(
-                    "{at} counts references {:?}, heads have {:?}",
-                    tables.references,
-                    tables.counted_references()
+                    "{at} has {:?} and {:?}, by its heads {referrers:?} and {held:?}",
+                    tables.referrers, tables.held
                 );
                 return Err(Broken::new("I2", what));
             }
@@ -89,6 +91,13 @@ impl Truth {
             entry.into_iter().flat_map(|e| &e.heads).filter(|h| h.confirmed).map(|h| h.position).collect();
         if kept != due {
             return Err(Broken::new("I2", format!("{path} has heads {kept:?}, by all records they are {due:?}")));
+        }
+        for head in entry.into_iter().flat_map(|e| &e.heads).filter(|h| matches!(h.what, Version::File(_))) {
+            let due = self.location(path, head.position, scope);
+            if due.as_ref() != Some(&head.location) {
+                let what = format!("{path} {:?} is at {:?}, by all records at {due:?}", head.position, head.location);
+                return Err(Broken::new("I2", what));
+            }
         }
         Ok(())
     }

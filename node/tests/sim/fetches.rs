@@ -1,0 +1,60 @@
+//! Copies that members have made to their own disks: blobs come from the first source that has them and can be reached, late,
+//! or not at all. Never content: a blob is its name and its length.
+
+use crate::sim::process::index;
+use crate::sim::world::{SECOND, Step, World};
+use node::cluster::{BlobId, Extent, Input, MS, NodeId};
+
+/// The end of a copy that a start of a node asked for.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    at: usize,
+    boot: u32,
+    id: u64,
+    blobs: Vec<BlobId>,
+    sources: Vec<usize>,
+}
+
+impl World {
+    pub(crate) fn order(&mut self, at: usize, id: u64, extents: Vec<Extent>, sources: &[NodeId]) {
+        let blobs = extents.into_iter().map(|e| e.blob).collect();
+        let sources = sources.iter().map(|n| index(*n)).collect();
+        let slow = if self.processes[at].slow_disk_until > self.now { 1500 * MS } else { 5 * MS };
+        let wait = self.rng.below(slow)
+            + match self.rng.below(100) {
+                0..=4 if !self.calm => self.rng.range(5, 20) * SECOND,
+                _ => self.rng.range(1, 60) * MS,
+            };
+        let boot = self.processes[at].boot;
+        self.history.note(self.now, || format!("{at} fetches {id}, {blobs:?} from {sources:?}"));
+        self.plan(wait, Step::Fetch(Fetch { at, boot, id, blobs, sources }));
+    }
+    pub(crate) fn fetch(&mut self, fetch: Fetch) {
+        let Fetch { at, boot, id, .. } = fetch;
+        let process = &self.processes[at];
+        if process.boot != boot || process.member.is_none() {
+            return;
+        }
+        if process.paused_until > self.now {
+            return self.plan_at(process.paused_until, Step::Fetch(fetch));
+        }
+        let mut good = self.calm || self.rng.chance(95);
+        for blob in fetch.blobs {
+            let there = |n: &&usize| {
+                let source = &self.processes[**n];
+                source.runs(self.now) && self.net.joined(at, **n) && source.disk.blobs.contains_key(&blob)
+            };
+            let from = fetch.sources.iter().find(there).filter(|_| good);
+            good &= from.is_some();
+            let Some(size) = from.and_then(|n| self.processes[*n].disk.blobs.get(&blob).copied()) else { break };
+            self.processes[at].disk.blobs.insert(blob, size);
+            self.totals.fetched += 1;
+            self.history.note(self.now, || format!("{at} has a copy of {blob:?}"));
+            self.push(at, Input::BlobStaged(blob));
+        }
+        if !good {
+            self.history.note(self.now, || format!("{at} could not fetch {id}"));
+        }
+        self.push(at, Input::Fetched { id, good });
+    }
+}
