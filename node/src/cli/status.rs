@@ -65,13 +65,14 @@ fn table(status: &NodeStatus) -> String {
     };
     let leader = cluster.leader.map_or_else(|| "none: writes wait".to_owned(), name);
     let mut text = format!(
-        "node    {} ({}), {}\nleader  {leader}\nepoch   {}\nfiles   {}, {} copies missing\n\n",
+        "node    {} ({}), {}\nleader  {leader}\nepoch   {}\nfiles   {}, {} copies missing, {} losers of conflicts\n\n",
         status.name,
         cluster.node,
         role(cluster.role),
         cluster.epoch.0,
         cluster.files,
         cluster.missing_copies,
+        status.conflicts,
     );
     let mut rows =
         vec![["NODE", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "USED", "FREE", "DISK", "CLOCK"].map(str::to_owned)];

@@ -87,7 +87,7 @@ pub fn verify(dir: &Path, mut each: impl FnMut(&FileReport)) -> Result<Summary, 
             Version::File(file) => Some((head, file)),
             _ => None,
         });
-        for (head, file) in seen {
+        if let Some((head, file)) = seen {
             let report = disk.check(&path, head, file, false);
             summary.files += 1;
             summary.held += u64::from(report.holds);
