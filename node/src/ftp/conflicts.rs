@@ -253,6 +253,10 @@ mod tests {
         #[test]
         fn two_names_of_one_record_are_two(a in any_name(), b in any_name(), lost in any_head()) {
             prop_assert_eq!(a == b, shown(&a, &lost) == shown(&b, &lost));
+            // Nor is the name that stands for a long one.
+            let name = shown(&a, &lost);
+            let (twin, _) = read(&name).unwrap();
+            prop_assert!(twin == a || shown(twin, &lost) != name);
         }
         #[test]
         fn anything_is_read_without_panic(name in any_name()) {

@@ -34,11 +34,14 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 /// A modification time.
 const MODIFIED: u64 = 1_763_985_600_000_000;
 
+/// A version that lost, with its bytes.
+type Lost = (Head, Vec<u8>);
+
 /// Files by path; `None` is a directory.
 pub(crate) struct Memory {
     tree: Mutex<BTreeMap<String, Option<Vec<u8>>>>,
     /// Losers of conflicts by path.
-    lost: Mutex<BTreeMap<FtpPath, Vec<(Head, Vec<u8>)>>>,
+    lost: Mutex<BTreeMap<FtpPath, Vec<Lost>>>,
     /// What the next change is refused with.
     pub(crate) refusal: Mutex<Option<Refusal>>,
     /// The cluster has stopped beneath the front.
