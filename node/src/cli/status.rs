@@ -65,7 +65,8 @@ fn table(status: &NodeStatus) -> String {
     };
     let leader = cluster.leader.map_or_else(|| "none: writes wait".to_owned(), name);
     let mut text = format!(
-        "node    {} ({}), {}\nleader  {leader}\nepoch   {}\nfiles   {}, {} copies missing, {} losers of conflicts\n\n",
+        "node    {} ({}), {}\nleader  {leader}\nepoch   {}\nfiles   {}, {} copies missing, {} losers of conflicts\n\
+         index   {}\n\n",
         status.name,
         cluster.node,
         role(cluster.role),
@@ -73,6 +74,7 @@ fn table(status: &NodeStatus) -> String {
         cluster.files,
         cluster.missing_copies,
         status.conflicts,
+        cluster.digest,
     );
     let mut rows =
         vec![["NODE", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "USED", "FREE", "DISK", "CLOCK"].map(str::to_owned)];

@@ -4,7 +4,7 @@
 use super::log::{COPIES, Log};
 use super::record::{Body, Cover, Effect, Head, Location, PathEntry, Record, Version, Write};
 use super::storage::{Aging, AgingKind, Storage};
-use super::types::{BlobId, Micros, Position, Stamp};
+use super::types::{BlobId, Digest, Micros, Position, Stamp};
 use crate::path::FtpPath;
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ impl Log {
         self.pending.touch_state();
     }
 
-    fn untouch(&mut self, path: &FtpPath) {
+    pub(super) fn untouch(&mut self, path: &FtpPath) {
         if let Some(count) = self.touched.get_mut(path) {
             *count -= 1;
             if *count == 0 {
@@ -108,11 +108,14 @@ impl Log {
         }
         for head in before.heads.iter().filter(|h| !new.contains(&h.position)) {
             self.count_references(head, -1, storage);
-            if !head.confirmed {
-                self.forget_unconfirmed(head.position, path);
-            }
+        }
+        let waits = |head: &Head| after.heads.iter().any(|h| h.position == head.position && !h.confirmed);
+        for head in before.heads.iter().filter(|h| !h.confirmed && !waits(h)) {
+            self.forget_unconfirmed(head.position, path);
         }
         self.note_aging(path, &before, &after);
+        let digest = self.state.digest.unwrap_or_default();
+        self.state.digest = Some(digest - Digest::of(path, &before) + Digest::of(path, &after));
         self.count_copies(&before, -1);
         self.count_copies(&after, 1);
         self.pending.entry(path.clone(), Some(after).filter(|e| !e.heads.is_empty()));

@@ -1,6 +1,7 @@
 //! How many records fit into one message: bounded in count and in bytes, well below the limit of a frame on the wire.
 
-use super::record::{Body, Record, Version};
+use super::record::{Body, Head, PathEntry, Record, Version};
+use crate::path::FtpPath;
 use std::sync::Arc;
 
 /// Encoded bytes of records in one message. The wire refuses frames of 16 MiB.
@@ -17,6 +18,27 @@ pub(super) fn fill<'a>(records: impl Iterator<Item = &'a Arc<Record>>, limit: us
         taken.push(record.clone());
     }
     (taken, false)
+}
+
+/// How many of things with these weights fit, at least one.
+pub(super) fn fit(weights: impl Iterator<Item = usize>, limit: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |weight: &usize| {
+        let first = bytes == 0;
+        bytes += weight;
+        first || bytes <= BYTES
+    };
+    weights.take(limit).take_while(fits).count()
+}
+
+/// No fewer bytes than a path with its heads takes as JSON.
+pub(super) fn weight_of_entry(path: &FtpPath, entry: &PathEntry) -> usize {
+    let head = |head: &Head| {
+        let file = if let Version::File(file) = &head.what { Some(file) } else { None };
+        let what = file.map_or(0, |f| f.extents.len() * 400 + f.replicas.len() * 40 + 200);
+        what + head.location.nodes.len() * 40 + 700
+    };
+    path.as_str().len() * 6 + entry.heads.iter().map(head).sum::<usize>() + 50
 }
 
 /// No fewer bytes than the record takes as JSON.

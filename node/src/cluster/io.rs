@@ -4,7 +4,7 @@ use super::change::{Change, Refusal, Staged};
 use super::info::{DiskReport, RoleName};
 use super::message::Message;
 use super::record::Outcome;
-use super::types::{BlobId, Epoch, Micros, NodeId, OpId, PeerInfo, Position, Token};
+use super::types::{BlobId, Digest, Epoch, Micros, NodeId, OpId, PeerInfo, Position, Token};
 
 /// Something that happened around a member.
 #[derive(Debug, Clone)]
@@ -200,6 +200,13 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// This node took over what another's index had, for want of records.
+    TookIndex {
+        /// Whose.
+        from: NodeId,
+        /// How many paths changed here.
+        paths: u64,
+    },
     /// A node is no member any more, nor ever again: it is refused from now on.
     Forgot {
         /// Which.
@@ -269,6 +276,9 @@ pub struct Status {
     pub epoch: Epoch,
     /// Every node known, this one among them.
     pub members: Vec<MemberStatus>,
+    /// What the local index comes to, as hexadecimal digits: nodes that show the same have the same.
+    #[serde(default)]
+    pub digest: Digest,
     /// Visible files in the local index.
     pub files: u64,
     /// Copies that visible files lack, judged by live nodes.
@@ -282,6 +292,10 @@ pub struct Status {
 pub struct Config {
     /// Between heartbeats. 250 ms: four chances before suspicion.
     pub heartbeat: Micros,
+    /// In a cluster of more nodes than this, followers exchange heartbeats with their leader alone at that pace. 16.
+    pub mesh: usize,
+    /// And with each other at this one. 2 s.
+    pub slow_heartbeat: Micros,
     /// Silence until Suspect. 1 s. The lease is three quarters of it.
     pub suspect: Micros,
     /// Silence until Down. 5 s.
@@ -322,6 +336,14 @@ pub struct Config {
     pub clock_bound: Micros,
     /// Records in one frame.
     pub records_per_frame: usize,
+    /// Who lacks more records than this of a linked node leads nothing and is no member until it has them. 1,000.
+    pub far_behind: u64,
+    /// The newest records stay in the log, whoever has them. 4,000.
+    pub log_least: u64,
+    /// More records than this are not kept for nodes that are away: they get the index when they return. 200,000.
+    pub log_most: u64,
+    /// Paths compared at once when an index is taken over. 1,024.
+    pub index_range: usize,
     /// A planted bug, for the simulator's self-test.
     #[cfg(feature = "planted-bugs")]
     pub planted: super::planted::Planted,
@@ -332,6 +354,8 @@ impl Default for Config {
         let ms = super::types::MS;
         Self {
             heartbeat: 250 * ms,
+            mesh: 16,
+            slow_heartbeat: 2000 * ms,
             suspect: 1000 * ms,
             down: 5000 * ms,
             answer: 300 * ms,
@@ -352,6 +376,10 @@ impl Default for Config {
             min_copies: 2,
             clock_bound: 500 * ms,
             records_per_frame: 512,
+            far_behind: 1000,
+            log_least: 4000,
+            log_most: 200_000,
+            index_range: 1024,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
         }

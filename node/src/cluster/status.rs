@@ -41,6 +41,7 @@ impl Member {
             leader: self.leader.map(|l| l.0),
             epoch: self.log.state.promised,
             members,
+            digest: state.digest.unwrap_or_default(),
             files: state.files,
             missing_copies: state.shortfall + on_down,
             applied: self.log.state.applied.iter().map(|(_, n)| n).sum(),

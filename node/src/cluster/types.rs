@@ -64,6 +64,11 @@ id128! {
     OpId
 }
 
+id128! {
+    /// What an index, or a range of it, comes to: see `digest.rs`.
+    Digest
+}
+
 /// One leader's reign. A greater counter is later; the nonce tells rivals apart. Persisted before it is used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Epoch(

@@ -5,7 +5,7 @@ use super::records::stamp;
 use super::{Broken, Truth};
 use crate::sim::disk::Tables;
 use crate::sim::process::{Process, index};
-use node::cluster::{Epoch, Head, Marks, OpId, Position, Refusal, Version};
+use node::cluster::{Digest, Epoch, Head, Marks, OpId, Position, Refusal, Version};
 use node::path::FtpPath;
 use std::collections::BTreeSet;
 
@@ -66,6 +66,13 @@ impl Truth {
             }
             let visible = tables.entries.values().filter_map(|e| e.visible());
             let files = visible.filter(|h| matches!(h.what, Version::File(_))).count() as u64;
+            let digest: Digest = tables.entries.iter().map(|(path, entry)| Digest::of(path, entry)).sum();
+            if tables.state.digest.unwrap_or_default() != digest {
+                return Err(Broken::new(
+                    "I2",
+                    format!("{at} keeps another digest than {digest:?}, which its index has"),
+                ));
+            }
             if files != tables.state.files {
                 return Err(Broken::new(
                     "I2",
