@@ -99,7 +99,7 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
     let raw = replica::serve(listeners.raw, &replicas, peers.fetches());
     let clients = ftp::serve(material.ftp, listeners.ftp, handle.clone(), replicas, store.clone());
     let (mut asked, no_more) = (JoinSet::new(), CancellationToken::new());
-    let admin = Admin { handle, name: info.name.clone(), endpoints };
+    let admin = Admin { handle, store: store.clone(), name: info.name.clone(), endpoints };
     admin::serve(&settings.node.data, admin, no_more.clone(), &mut asked)
         .map_err(|error| ServeError::Write { path: settings.node.data.join(admin::SOCKET), error })?;
     tracing::info!(name = info.name, node = %info.node, ftp = %endpoints.ftp, %peer, "up");

@@ -74,6 +74,9 @@ pub struct NodeStatus {
     pub pid: u32,
     /// Where it listens.
     pub endpoints: Endpoints,
+    /// Losers of conflicts in this node's index.
+    #[serde(default)]
+    pub conflicts: u64,
     /// The cluster.
     #[serde(flatten)]
     pub cluster: Status,

@@ -4,8 +4,10 @@
 use super::{Answer, Endpoints, LINE_MAX, NodeStatus, Question, Request, Response, SOCKET, VERSION, socket};
 use crate::cluster::{Change, MemberStatus, NodeId, Status};
 use crate::peer::ClusterHandle;
+use crate::store::Store;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -25,6 +27,8 @@ const FORGET: Duration = Duration::from_secs(4);
 pub struct Admin {
     /// The door to the driver.
     pub handle: ClusterHandle,
+    /// The node's disk, for its figures.
+    pub store: Arc<Store>,
     /// The node's readable name.
     pub name: String,
     /// Where it listens.
@@ -89,6 +93,7 @@ impl Admin {
                 name: self.name.clone(),
                 pid: std::process::id(),
                 endpoints: self.endpoints,
+                conflicts: self.store.loser_count(),
                 cluster,
             })),
             Err(stopped) => Answer::Error(stopped.to_string()),

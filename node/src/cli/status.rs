@@ -65,13 +65,15 @@ fn table(status: &NodeStatus) -> String {
     };
     let leader = cluster.leader.map_or_else(|| "none: writes wait".to_owned(), name);
     let mut text = format!(
-        "node    {} ({}), {}\nleader  {leader}\nepoch   {}\nfiles   {}, {} copies missing\nindex   {}\n\n",
+        "node    {} ({}), {}\nleader  {leader}\nepoch   {}\nfiles   {}, {} copies missing, {} losers of conflicts\n\
+         index   {}\n\n",
         status.name,
         cluster.node,
         role(cluster.role),
         cluster.epoch.0,
         cluster.files,
         cluster.missing_copies,
+        status.conflicts,
         cluster.digest,
     );
     let mut rows =

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Check a stopped node's files against its index
 ///
-/// Reads and hashes every byte. Exit code 1 if anything is wrong.
+/// Reads and hashes every byte, those of the losers of conflicts too. Exit code 1 if anything is wrong.
 #[derive(Debug, clap::Args)]
 pub(super) struct Verify {
     /// The node's data directory
@@ -41,7 +41,10 @@ impl Verify {
             return writeln!(out);
         }
         match &file.problem {
-            Some(problem) => writeln!(out, "{}: {problem}", file.path),
+            Some(problem) => {
+                let which = if file.loser { " (loser of a conflict)" } else { "" };
+                writeln!(out, "{}{which}: {problem}", file.path)
+            }
             None => Ok(()),
         }
     }
@@ -50,8 +53,10 @@ impl Verify {
         if self.json {
             return writeln!(out, "{}", serde_json::json!({ "summary": summary }));
         }
-        let Summary { files, held, bytes, problems, surplus, unreferenced, .. } = summary;
-        writeln!(out, "{files} files in the index, {held} held here with {bytes} bytes, {problems} with problems")?;
+        let Summary { files, held, bytes, losers, losers_held, problems, surplus, unreferenced, .. } = summary;
+        writeln!(out, "{files} files in the index, {held} held here with {bytes} bytes")?;
+        writeln!(out, "{losers} losers of conflicts, {losers_held} held here")?;
+        writeln!(out, "{problems} with problems")?;
         writeln!(out, "{surplus} held in addition to the index, {unreferenced} stored parts that no file refers to")
     }
 }

@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Help,
     Clnt,
     SiteHelp,
+    /// Empty: of all that the user sees.
+    SiteConflicts(String),
 }
 
 /// Why a line is no command.
@@ -275,10 +277,13 @@ fn opts(arg: &str) -> Result<Command, CommandError> {
 }
 
 fn site(arg: &str) -> Result<Command, CommandError> {
-    match arg.split_ascii_whitespace().next() {
-        Some(word) if word.eq_ignore_ascii_case("HELP") => Ok(Command::SiteHelp),
-        Some(_) => Err(CommandError::Parameter),
-        None => Err(CommandError::Argument),
+    let arg = arg.trim_ascii_start();
+    let (word, rest) = arg.split_once(' ').unwrap_or((arg, ""));
+    match word.trim_ascii_end().to_ascii_uppercase().as_str() {
+        "HELP" => Ok(Command::SiteHelp),
+        "CONFLICTS" => Ok(Command::SiteConflicts(rest.to_owned())),
+        "" => Err(CommandError::Argument),
+        _ => Err(CommandError::Parameter),
     }
 }
 
@@ -308,6 +313,7 @@ mod tests {
         assert_eq!(parse("PASS  x"), Ok(Command::Pass(Secret(" x".into()))));
         assert_eq!(parse("TYPE L 8"), Ok(Command::Type(false)));
         assert_eq!(parse("type a n"), Ok(Command::Type(true)));
+        assert_eq!(parse("site conflicts  a b"), Ok(Command::SiteConflicts(" a b".into())));
         assert_eq!(parse("EPSV all"), Ok(Command::Epsv(Family::All)));
     }
 

@@ -6,7 +6,7 @@ use crate::cluster::{Change, File, Head, Location, Outcome, Refusal};
 use crate::path::FtpPath;
 use crate::peer::{ClusterHandle, ReadRefused, Stopped};
 use crate::replica::{Download, ReadError, Replicas, Upload, UploadError, Uploaded};
-use crate::store::{Row, Store};
+use crate::store::{Conflicted, Row, Store};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +25,12 @@ pub(crate) trait Files: Send + Sync {
     fn is_directory(&self, path: &FtpPath) -> bool;
     /// Children of `dir` beyond `after`, in bytewise order. Blocking.
     fn list(&self, dir: &FtpPath, after: Option<&str>, limit: usize) -> Vec<Row>;
+    /// The versions of a path that lost a conflict.
+    fn losers(&self, path: &FtpPath) -> Vec<Head>;
+    /// Children of `dir` beyond `after` that have losers, themselves or below them, in bytewise order. Blocking.
+    fn conflicts(&self, dir: &FtpPath, after: Option<&str>, limit: usize) -> Vec<Conflicted>;
+    /// The first paths below `dir` that have losers, and how many losers are below it. Blocking.
+    fn conflicts_below(&self, dir: &FtpPath, limit: usize) -> (Vec<FtpPath>, u64);
     /// Makes a change without bytes.
     fn change(&self, change: Change) -> Answer<'_, Result<Result<Outcome, Refusal>, Stopped>>;
     /// Takes the lock for a change with bytes.
@@ -69,6 +75,15 @@ impl Files for Cluster {
     }
     fn list(&self, dir: &FtpPath, after: Option<&str>, limit: usize) -> Vec<Row> {
         self.store.list(dir, after, limit)
+    }
+    fn losers(&self, path: &FtpPath) -> Vec<Head> {
+        self.store.losers(path)
+    }
+    fn conflicts(&self, dir: &FtpPath, after: Option<&str>, limit: usize) -> Vec<Conflicted> {
+        self.store.conflicts(dir, after, limit)
+    }
+    fn conflicts_below(&self, dir: &FtpPath, limit: usize) -> (Vec<FtpPath>, u64) {
+        self.store.conflicts_below(dir, limit)
     }
     fn change(&self, change: Change) -> Answer<'_, Result<Result<Outcome, Refusal>, Stopped>> {
         Box::pin(self.handle.change(change, self.patience))

@@ -50,13 +50,24 @@ pub(crate) enum Kind {
     Parent,
 }
 
+/// What a user may do with entries, for modes and the `perm` fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// All.
+    Change,
+    /// Read, delete and rename files, but make none: in the view of conflicts.
+    Settle,
+    /// Read.
+    Read,
+}
+
 /// One entry as MLSD and MLST show it, without a line end. `name` is the name or, for MLST, the path.
 pub(crate) fn facts(
     facts: Facts,
     kind: Kind,
     size: u64,
     modified: Option<Micros>,
-    read_only: bool,
+    access: Access,
     name: &str,
 ) -> String {
     let Facts([kind_on, size_on, modify_on, perm_on]) = facts;
@@ -76,11 +87,12 @@ pub(crate) fn facts(
         out += &format!("modify={};", time_val(modified));
     }
     if perm_on {
-        out += match (kind, read_only) {
-            (Kind::File, false) => "perm=dfrw;",
-            (Kind::File, true) => "perm=r;",
-            (_, false) => "perm=cdelmp;",
-            (_, true) => "perm=el;",
+        out += match (kind, access) {
+            (Kind::File, Access::Change) => "perm=dfrw;",
+            (Kind::File, Access::Settle) => "perm=dfr;",
+            (Kind::File, Access::Read) => "perm=r;",
+            (_, Access::Change) => "perm=cdelmp;",
+            (_, Access::Settle | Access::Read) => "perm=el;",
         };
     }
     out.push(' ');
@@ -89,8 +101,8 @@ pub(crate) fn facts(
 }
 
 /// One entry as LIST shows it, without a line end. `now` decides between time of day and year.
-pub(crate) fn long(row: &Row, now: Micros, read_only: bool) -> String {
-    let mode = match (row.directory, read_only) {
+pub(crate) fn long(row: &Row, now: Micros, access: Access) -> String {
+    let mode = match (row.directory, access != Access::Change) {
         (true, false) => "drwxr-xr-x",
         (true, true) => "dr-xr-xr-x",
         (false, false) => "-rw-r--r--",
@@ -106,7 +118,8 @@ pub(crate) fn time_val(modified: Micros) -> String {
     date(modified, "%Y%m%d%H%M%S")
 }
 
-fn date(modified: Micros, format: &str) -> String {
+/// A time in UTC, in the words of strftime(3).
+pub(crate) fn date(modified: Micros, format: &str) -> String {
     let time = i64::try_from(modified).ok().and_then(|micros| Timestamp::from_microsecond(micros).ok());
     time.unwrap_or_default().to_zoned(TimeZone::UTC).strftime(format).to_string()
 }
@@ -156,9 +169,9 @@ mod tests {
 
     #[test]
     fn long_lines_look_like_ls() {
-        let file = long(&row("a b", false, 12, NOON), NOON + 1, false);
+        let file = long(&row("a b", false, 12, NOON), NOON + 1, Access::Change);
         assert_eq!(file, "-rw-r--r-- 1 trebol   trebol             12 Nov 24 12:00 a b");
-        let old = long(&row("d", true, 0, 0), NOON, true);
+        let old = long(&row("d", true, 0, 0), NOON, Access::Read);
         assert_eq!(old, "dr-xr-xr-x 1 trebol   trebol              0 Jan  1  1970 d");
     }
 
@@ -166,13 +179,13 @@ mod tests {
     fn facts_hold_no_space_and_names_keep_theirs() {
         let all = Facts::default();
         assert_eq!(
-            facts(all, Kind::File, 7, Some(NOON), false, "a b"),
+            facts(all, Kind::File, 7, Some(NOON), Access::Change, "a b"),
             "type=file;size=7;modify=20251124120000;perm=dfrw; a b"
         );
-        assert_eq!(facts(all, Kind::Current, 0, None, true, "."), "type=cdir;perm=el; .");
+        assert_eq!(facts(all, Kind::Current, 0, None, Access::Read, "."), "type=cdir;perm=el; .");
         let some = Facts::choose("Size;unknown;TYPE;");
         assert_eq!((some.features().as_str(), some.chosen().as_str()), ("type*;size*;modify;perm;", "type;size;"));
-        assert_eq!(facts(Facts::choose(""), Kind::File, 7, Some(NOON), false, "x"), " x");
+        assert_eq!(facts(Facts::choose(""), Kind::File, 7, Some(NOON), Access::Settle, "x"), " x");
     }
 
     #[test]

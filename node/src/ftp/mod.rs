@@ -1,13 +1,17 @@
 //! The client side: FTP (RFC 959) with explicit TLS (RFC 4217), one task a session.
 //!
 //! Bytes come in at `connection`, become a line (`line`), a `command`, and are answered by one small file per family of
-//! verbs (`verb`), which sees the cluster through `files` and data connections through `data`. Nothing here decides what
+//! verbs (`verb`), which sees the cluster through `files` (and losers of conflicts by `conflicts`) and data connections
+//! through `data`. Nothing here decides what
 //! is stored where; every failure below becomes a reply in `reply` and nowhere else.
 
 mod ascii;
 mod attempts;
 mod command;
 mod config;
+mod conflicts;
+#[cfg(test)]
+mod conflicts_tests;
 mod connection;
 mod control;
 mod data;

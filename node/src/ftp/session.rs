@@ -4,16 +4,17 @@
 use super::attempts::Attempts;
 use super::command::{Command, CommandError, Level};
 use super::config::FtpConfig;
+use super::conflicts::{Place, within_view};
 use super::connection::{Connection, Gone};
 use super::control::{Control, Stop};
 use super::data::{DataError, Dock, Passive};
 use super::files::Files;
-use super::listing::Facts;
+use super::listing::{Access, Facts};
 use super::reply::{Reply, STOPPED};
 use super::users::Account;
-use super::verb;
+use super::verb::{self, file::RenameFrom};
 use crate::clock::Clock;
-use crate::cluster::{Change, Outcome};
+use crate::cluster::{Change, Outcome, Refusal};
 use crate::path::{FtpPath, PathError};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ pub(crate) struct Session {
     /// REST, for the next transfer.
     pub(crate) rest: u64,
     /// RNFR, for RNTO.
-    pub(crate) rename_from: Option<FtpPath>,
+    pub(crate) rename_from: Option<RenameFrom>,
     /// OPTS MLST.
     pub(crate) facts: Facts,
 }
@@ -193,10 +194,29 @@ impl Session {
     pub(crate) fn seen(&self, typed: &str) -> Result<FtpPath, PathError> {
         self.cwd.resolve(typed)
     }
-    /// A path as the client sees it, as the cluster knows it: below the user's home.
-    pub(crate) fn real(&self, seen: &FtpPath) -> Result<FtpPath, Reply> {
+    /// Where a path leads that the client sees: below the user's home, or to what mirrors that in the view of conflicts.
+    pub(crate) fn place(&self, seen: &FtpPath) -> Result<Place, Reply> {
         let home = &self.account()?.home;
-        Ok(if home.is_root() { seen.clone() } else { home.resolve(&format!("./{}", seen.as_str()))? })
+        let below = |seen: &str| home.resolve(&format!("./{seen}"));
+        Ok(match within_view(seen) {
+            Some(mirrored) => Place::Conflicts(below(mirrored)?),
+            None => Place::Tree(below(seen.as_str())?),
+        })
+    }
+    /// A path as the client sees it, as the cluster knows it. 553 in the view of conflicts: nothing is made there.
+    pub(crate) fn real(&self, seen: &FtpPath) -> Result<FtpPath, Reply> {
+        match self.place(seen)? {
+            Place::Tree(path) => Ok(path),
+            Place::Conflicts(_) => Err(Refusal::Reserved.into()),
+        }
+    }
+    /// What the user may do at a place.
+    pub(crate) fn access(&self, place: &Place) -> Access {
+        match place {
+            _ if self.is_read_only() => Access::Read,
+            Place::Tree(_) => Access::Change,
+            Place::Conflicts(_) => Access::Settle,
+        }
     }
     /// What a client typed, as the cluster knows it.
     pub(crate) fn path(&self, typed: &str) -> Result<FtpPath, Reply> {

@@ -6,11 +6,13 @@ use super::listener::{FtpTasks, serve_files};
 use super::tls::FtpTls;
 use super::upload::Receiver;
 use super::users::Users;
-use crate::cluster::{Change, File, Hash, Head, Hlc, Location, Outcome, Position, Refusal, Stamp, Version};
+use crate::cluster::{
+    Change, Epoch, File, Hash, Head, Hlc, Location, OpId, Outcome, Position, Refusal, Stamp, Version,
+};
 use crate::path::FtpPath;
 use crate::peer::{ReadRefused, Stopped};
 use crate::replica::{Download, ReadError, Source as _, UploadError, Uploaded};
-use crate::store::Row;
+use crate::store::{Conflicted, Row};
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params};
 use rustls::ClientConfig;
@@ -32,9 +34,14 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 /// A modification time.
 const MODIFIED: u64 = 1_763_985_600_000_000;
 
+/// A version that lost, with its bytes.
+type Lost = (Head, Vec<u8>);
+
 /// Files by path; `None` is a directory.
 pub(crate) struct Memory {
     tree: Mutex<BTreeMap<String, Option<Vec<u8>>>>,
+    /// Losers of conflicts by path.
+    lost: Mutex<BTreeMap<FtpPath, Vec<Lost>>>,
     /// What the next change is refused with.
     pub(crate) refusal: Mutex<Option<Refusal>>,
     /// The cluster has stopped beneath the front.
@@ -52,6 +59,24 @@ impl Memory {
     pub(crate) fn put(&self, path: &str, bytes: Option<&[u8]>) {
         self.tree.lock().unwrap().insert(path.to_owned(), bytes.map(<[u8]>::to_vec));
     }
+    /// A version that lost, logged at noon as the `seq`-th of its epoch.
+    pub(crate) fn lose(&self, path: &str, seq: u64, bytes: &[u8]) {
+        let file = file(bytes);
+        let position = Position { epoch: Epoch(3, 0x9f86), seq };
+        let location = Location::default();
+        let head = Head { position, hlc: Hlc(MODIFIED + seq), op: OpId(1), confirmed: true, what: file, location };
+        let path = FtpPath::try_from(path.to_owned()).unwrap();
+        self.lost.lock().unwrap().entry(path).or_default().push((head, bytes.to_vec()));
+    }
+    /// Takes a loser away; what it was.
+    fn settle(&self, path: &FtpPath, position: Position) -> Result<Vec<u8>, Refusal> {
+        let mut lost = self.lost.lock().unwrap();
+        let losers = lost.get_mut(path).ok_or(Refusal::NotFound)?;
+        let at = losers.iter().position(|(head, _)| head.position == position).ok_or(Refusal::NotFound)?;
+        let bytes = losers.remove(at).1;
+        lost.retain(|_, losers| !losers.is_empty());
+        Ok(bytes)
+    }
     fn refused(&self) -> Result<(), Refusal> {
         self.refusal.lock().unwrap().take().map_or(Ok(()), Err)
     }
@@ -67,10 +92,25 @@ impl Memory {
                 let what = tree.remove(from.as_str()).ok_or(Refusal::NotFound)?;
                 tree.insert(to.to_string(), what);
             }
+            Change::Resolve { path, position } => drop(self.settle(&path, position)?),
+            Change::Recover { path, position, to } => {
+                drop(tree.insert(to.to_string(), Some(self.settle(&path, position)?)));
+            }
             _ => return Err(Refusal::Busy),
         }
         Ok(outcome())
     }
+}
+
+fn file(bytes: &[u8]) -> Version {
+    Version::File(File {
+        extents: vec![],
+        size: bytes.len() as u64,
+        // Lets `open` find the bytes again.
+        hash: Hash::from(blake3::hash(bytes)),
+        modified: MODIFIED,
+        replicas: vec![],
+    })
 }
 
 fn outcome() -> Outcome {
@@ -95,17 +135,10 @@ impl Files for Tree {
     fn visible(&self, path: &FtpPath) -> Option<Head> {
         let what = match self.0.tree.lock().unwrap().get(path.as_str())? {
             None => Version::Directory { modified: MODIFIED },
-            Some(bytes) => Version::File(File {
-                extents: vec![],
-                size: bytes.len() as u64,
-                // Lets `open` find the bytes again.
-                hash: Hash::from(blake3::hash(bytes)),
-                modified: MODIFIED,
-                replicas: vec![],
-            }),
+            Some(bytes) => file(bytes),
         };
         let location = Location { stamp: Stamp::default(), nodes: vec![] };
-        let (position, hlc, op) = (Position::default(), Hlc::default(), crate::cluster::OpId(1));
+        let (position, hlc, op) = (Position::default(), Hlc::default(), OpId(1));
         Some(Head { position, hlc, op, confirmed: true, what, location })
     }
     fn is_directory(&self, path: &FtpPath) -> bool {
@@ -122,6 +155,28 @@ impl Files for Tree {
         });
         rows.take(limit).collect()
     }
+    fn losers(&self, path: &FtpPath) -> Vec<Head> {
+        let lost = self.0.lost.lock().unwrap();
+        lost.get(path).into_iter().flatten().map(|(head, _)| head.clone()).collect()
+    }
+    fn conflicts(&self, dir: &FtpPath, after: Option<&str>, limit: usize) -> Vec<Conflicted> {
+        let mut children: BTreeMap<String, Conflicted> = BTreeMap::new();
+        for path in self.conflicts_below(dir, usize::MAX).0 {
+            let mut names = path.components().skip(dir.components().count()).map(str::to_owned);
+            let name = names.next().unwrap();
+            let child = Conflicted { name: name.clone(), itself: false, below: false };
+            let child = children.entry(name).or_insert(child);
+            if names.next().is_some() { child.below = true } else { child.itself = true }
+        }
+        let beyond = children.into_values().filter(|child| after.is_none_or(|after| &*child.name > after));
+        beyond.take(limit).collect()
+    }
+    fn conflicts_below(&self, dir: &FtpPath, limit: usize) -> (Vec<FtpPath>, u64) {
+        let lost = self.0.lost.lock().unwrap();
+        let below: Vec<_> = lost.iter().filter(|(path, _)| path.is_within(dir) && *path != dir).collect();
+        let losers = below.iter().map(|(_, losers)| losers.len() as u64).sum();
+        (below.into_iter().map(|(path, _)| path.clone()).take(limit).collect(), losers)
+    }
     fn change(&self, change: Change) -> Answer<'_, Result<Result<Outcome, Refusal>, Stopped>> {
         Box::pin(async { Ok(self.0.apply(change)) })
     }
@@ -135,7 +190,9 @@ impl Files for Tree {
     fn open<'a>(&'a self, file: &'a File, _: &'a Location, offset: u64) -> Answer<'a, Result<Download, ReadError>> {
         Box::pin(async move {
             let tree = self.0.tree.lock().unwrap();
-            let found = tree.values().flatten().find(|bytes| Hash::from(blake3::hash(bytes)) == file.hash);
+            let lost = self.0.lost.lock().unwrap();
+            let all = tree.values().flatten().chain(lost.values().flatten().map(|(_, bytes)| bytes));
+            let found = all.into_iter().find(|bytes| Hash::from(blake3::hash(bytes)) == file.hash);
             let bytes = found.ok_or(ReadError::NoReplica)?;
             let length = file.size.checked_sub(offset).ok_or(ReadError::BeyondEnd)?;
             let mut file = tempfile::tempfile().unwrap();
@@ -201,6 +258,7 @@ impl Front {
         change(&mut config);
         let memory = Arc::new(Memory {
             tree: Mutex::default(),
+            lost: Mutex::default(),
             refusal: Mutex::default(),
             stopped: AtomicBool::new(false),
             behind: AtomicBool::new(false),

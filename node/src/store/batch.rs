@@ -1,6 +1,6 @@
 //! A member's batch turned into changes of tables. Here the listing rows are kept in step with the heads: a path has a row
 //! when clients see something there, which is a file, a directory made by MKD, or a directory implied by something below it.
-//! A directory wins over a file of the same name.
+//! A directory wins over a file of the same name. So is the table of conflicts: a path is in it while it has losers.
 
 use super::keys::{self, Table};
 use super::overlay::{Merged, Reader};
@@ -27,8 +27,8 @@ pub(super) struct LogEnd {
 
 /// Changes that build up over a reader; what was changed already is read back.
 pub(super) struct Changes<'a, R> {
-    below: &'a R,
-    writes: Writes,
+    pub(super) below: &'a R,
+    pub(super) writes: Writes,
 }
 
 /// All changes of a batch, each key once.
@@ -92,6 +92,7 @@ impl<R: Reader> Changes<'_, R> {
         // The path's own children did not change: its row says whether there are any worth looking for.
         let maybe = self.row(path).is_some_and(|row| row.directory);
         let row = self.row_of(entry, || None, maybe, path);
+        self.conflict(path, entry, row.as_ref());
         self.place(path, row);
     }
 
@@ -111,6 +112,8 @@ impl<R: Reader> Changes<'_, R> {
             }
             let entry = self.get(Table::Index, &keys::path(&parent)).map(|bytes| keys::decode::<PathEntry>(&bytes));
             row = self.row_of(entry.as_ref(), || is.then_some(true), true, &parent);
+            // A file that is hidden by what lies below it is a loser as long as that is there.
+            self.conflict(&parent, entry.as_ref(), row.as_ref());
             path = parent;
         }
     }
@@ -139,12 +142,22 @@ impl<R: Reader> Changes<'_, R> {
         }
     }
 
-    fn row(&self, path: &FtpPath) -> Option<Row> {
+    /// Notes how many losers a path with these heads and this row has.
+    pub(super) fn conflict(&mut self, path: &FtpPath, entry: Option<&PathEntry>, row: Option<&Row>) {
+        let covered = row.is_some_and(|row| row.directory);
+        let losers = entry.map_or(0, |entry| entry.losers(covered).len() as u64);
+        let (key, after) = (keys::tree(path), (losers > 0).then(|| keys::encode(&losers)));
+        if self.get(Table::Conflicts, &key) != after {
+            self.set(Table::Conflicts, key, after);
+        }
+    }
+
+    pub(super) fn row(&self, path: &FtpPath) -> Option<Row> {
         let (parent, name) = path.split()?;
         self.get(Table::Live, &keys::child(&parent, name)).map(|bytes| Row::decode(name.to_owned(), &bytes))
     }
 
-    fn set(&mut self, table: Table, key: Slice, value: Option<Slice>) {
+    pub(super) fn set(&mut self, table: Table, key: Slice, value: Option<Slice>) {
         self.writes.insert((table, key), value);
     }
 }

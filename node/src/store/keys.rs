@@ -23,6 +23,8 @@ pub(super) enum Table {
     Index,
     /// Directory and name → listing row; only what clients see.
     Live,
+    /// Path that lost versions → how many of them a view of conflicts shows.
+    Conflicts,
     /// Operation → outcome.
     Outcomes,
     /// Blob and path with a head that refers to it → nothing.
@@ -50,6 +52,7 @@ impl Table {
         Self::Position,
         Self::Index,
         Self::Live,
+        Self::Conflicts,
         Self::Outcomes,
         Self::Referrers,
         Self::Held,
@@ -67,6 +70,7 @@ impl Table {
             Self::Position => "position",
             Self::Index => "index",
             Self::Live => "live",
+            Self::Conflicts => "conflicts",
             Self::Outcomes => "outcomes",
             Self::Referrers => "referrers",
             Self::Held => "held",
@@ -88,6 +92,10 @@ pub(super) fn all() -> Range<Slice> {
 /// Where the format of the database is noted.
 pub(super) fn format() -> Slice {
     "format".into()
+}
+/// Where it is noted that the table of conflicts was filled.
+pub(super) fn conflicts() -> Slice {
+    "conflicts".into()
 }
 /// Where the member's state is.
 pub(super) fn state() -> Slice {
@@ -154,6 +162,21 @@ pub(super) fn children(dir: &FtpPath, after: Option<&str>) -> Range<Slice> {
 /// Reads the name of a [`child`] back.
 pub(super) fn read_child(dir: &FtpPath, key: &[u8]) -> String {
     String::from_utf8_lossy(&key[dir.as_str().len() + 1..]).into_owned()
+}
+/// A path with NULs for slashes: what lies below a directory is together, right behind the directory itself.
+pub(super) fn tree(path: &FtpPath) -> Slice {
+    path.as_str().replace('/', "\0").into()
+}
+/// Everything below `dir`; beyond the child `after` and what lies below that, if it is given.
+pub(super) fn below(dir: &FtpPath, after: Option<&str>) -> Range<Slice> {
+    let dir = tree(dir);
+    let stem = dir.strip_suffix(b"\0").unwrap_or(&dir);
+    let beyond = after.map(|name| [name.as_bytes(), &[1]].concat()).unwrap_or_default();
+    [stem, &[0], &beyond[..]].concat().into()..[stem, &[1]].concat().into()
+}
+/// Reads [`tree`] back.
+pub(super) fn read_tree(key: &[u8]) -> FtpPath {
+    read_path(String::from_utf8_lossy(key).replace('\0', "/").as_bytes())
 }
 /// An operation.
 pub(super) fn op(op: OpId) -> Slice {

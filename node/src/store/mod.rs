@@ -7,6 +7,7 @@
 mod batch;
 mod blobs;
 mod chains;
+mod conflicts;
 mod error;
 mod identity;
 mod keys;
@@ -23,6 +24,7 @@ mod writer;
 
 pub use blobs::BlobWriter;
 pub use chains::{ChainFile, Remembered};
+pub use conflicts::Conflicted;
 pub use error::{OpenError, StoreError};
 pub use identity::BootChain;
 pub use row::Row;
@@ -68,6 +70,7 @@ pub struct Store {
     view: Arc<View>,
     blobs: Arc<Blobs>,
     used: Arc<AtomicU64>,
+    losers: AtomicU64,
     end: Mutex<LogEnd>,
     identity: Identity,
     unreferenced: Vec<BlobId>,
@@ -116,10 +119,11 @@ impl Store {
         used.store(inline + files, Ordering::Relaxed);
         let mut end = log_end(&tables);
         let view = Arc::new(View::new(tables));
+        let losers = AtomicU64::new(conflicts::fill(&view));
         end.written = Written::read(&*view);
         let end = Mutex::new(end);
         let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), persisted)?;
-        Ok(Arc::new(Self { writer, view, blobs, used, end, identity, unreferenced, astray, _lock: lock }))
+        Ok(Arc::new(Self { writer, view, blobs, used, losers, end, identity, unreferenced, astray, _lock: lock }))
     }
 
     /// This node's identity, made at the first open.
@@ -153,6 +157,7 @@ impl Store {
     pub fn submit(&self, batch: Batch) {
         let mut end = self.end();
         let writes = batch::changes(&*self.view, &batch, &mut end);
+        conflicts::count(&self.view, &writes, &self.losers);
         self.view.lay(batch.number, &writes);
         // Still under `end`: batches reach the queue in the order in which they were laid.
         self.writer.queue(Job::Batch { number: batch.number, sync: batch.sync, writes });

@@ -1,5 +1,5 @@
-//! Checks a stopped node's disk against its index: every visible file's bytes, read again and hashed. Changes nothing but
-//! the lock file; never asks another node.
+//! Checks a stopped node's disk against its index: every visible file's bytes and those of the losers of conflicts, read
+//! again and hashed. Changes nothing but the lock file; never asks another node.
 
 use super::blobs::Blobs;
 use super::error::{OpenError, StoreError};
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Bytes read at a time.
 const BLOCK: usize = 256 * 1024;
 
-/// One visible file of the index.
+/// One visible file of the index, or the loser of a conflict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileReport {
     /// Its path.
@@ -29,6 +29,8 @@ pub struct FileReport {
     pub hash: Hash,
     /// Which version it is.
     pub position: Position,
+    /// Whether it lost a conflict: clients find it under `.conflicts` only. A path may have several.
+    pub loser: bool,
     /// The nodes that are to hold its bytes.
     pub nodes: Vec<NodeId>,
     /// Whether this node is one of them.
@@ -52,16 +54,20 @@ pub struct Summary {
     pub held: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Files that are not ok.
+    /// Losers of conflicts in the index. They are not among the files.
+    pub losers: u64,
+    /// Those whose bytes are here and right.
+    pub losers_held: u64,
+    /// Files and losers that are not ok.
     pub problems: u64,
-    /// Files whose bytes are here although this node is not listed for them.
+    /// Files and losers whose bytes are here although this node is not listed for them.
     pub surplus: u64,
     /// Blobs that no head refers to: replaced versions, and uploads that never ended.
     pub unreferenced: u64,
 }
 
-/// Checks the data directory of a stopped node; `each` gets every visible file, in the order of paths. Refuses a directory
-/// that is held. Blocking, reads every byte of every file.
+/// Checks the data directory of a stopped node; `each` gets every visible file and every loser, in the order of paths.
+/// Refuses a directory that is held. Blocking, reads every byte of them.
 pub fn verify(dir: &Path, mut each: impl FnMut(&FileReport)) -> Result<Summary, OpenError> {
     let database = dir.join("database");
     if !database.exists() {
@@ -74,17 +80,36 @@ pub fn verify(dir: &Path, mut each: impl FnMut(&FileReport)) -> Result<Summary, 
     let mut summary = Summary { node: disk.node, unreferenced, ..Summary::default() };
     for (key, value) in disk.tables.scan(Table::Index, keys::all()) {
         let entry: PathEntry = keys::decode(&value);
-        let Some(head) = entry.visible() else { continue };
-        let Version::File(file) = &head.what else { continue };
-        let report = disk.check(keys::read_path(&key), head, file);
-        summary.files += 1;
-        summary.held += u64::from(report.holds);
-        summary.bytes += if report.holds { report.size } else { 0 };
-        summary.problems += u64::from(!report.ok);
-        summary.surplus += u64::from(report.holds && !report.listed);
-        each(&report);
+        let path = keys::read_path(&key);
+        // From the rows, not from the table of conflicts: what is checked must not rest on what is derived.
+        let covered = disk.tables.keys(Table::Live, keys::children(&path, None)).next().is_some();
+        let seen = entry.visible().filter(|_| !covered).and_then(|head| match &head.what {
+            Version::File(file) => Some((head, file)),
+            _ => None,
+        });
+        if let Some((head, file)) = seen {
+            let report = disk.check(&path, head, file, false);
+            summary.files += 1;
+            summary.held += u64::from(report.holds);
+            summary.bytes += if report.holds { report.size } else { 0 };
+            summary.note(&report, &mut each);
+        }
+        for (head, file) in entry.losers(covered) {
+            let report = disk.check(&path, head, file, true);
+            summary.losers += 1;
+            summary.losers_held += u64::from(report.holds);
+            summary.note(&report, &mut each);
+        }
     }
     Ok(summary)
+}
+
+impl Summary {
+    fn note(&mut self, report: &FileReport, each: &mut impl FnMut(&FileReport)) {
+        self.problems += u64::from(!report.ok);
+        self.surplus += u64::from(report.holds && !report.listed);
+        each(report);
+    }
 }
 
 /// Blobs on the disk, inline or among these files, that no head refers to.
@@ -124,16 +149,17 @@ struct Disk {
 }
 
 impl Disk {
-    fn check(&self, path: FtpPath, head: &Head, file: &File) -> FileReport {
+    fn check(&self, path: &FtpPath, head: &Head, file: &File, loser: bool) -> FileReport {
         let listed = head.location.nodes.contains(&self.node);
         let checked = self.bytes(file);
         let absent = matches!(checked, Err(Problem::Absent));
         let holds = checked.is_ok();
         FileReport {
-            path,
+            path: path.clone(),
             size: file.size,
             hash: file.hash,
             position: head.position,
+            loser,
             nodes: head.location.nodes.clone(),
             listed,
             holds,
@@ -198,4 +224,48 @@ enum Problem {
     Whole,
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Batch, Hlc, Location, Mutation, OpId};
+    use crate::store::Store;
+    use bytes::Bytes;
+
+    #[tokio::test]
+    async fn losers_are_checked_too_and_counted_for_themselves() {
+        let dir = tempfile::tempdir().unwrap();
+        let (persisted, _reports) = tokio::sync::mpsc::channel(1);
+        let store = Store::open(dir.path(), persisted).unwrap();
+        let p = |text: &str| FtpPath::try_from(text.to_owned()).unwrap();
+        let blob = |n: u128| BlobId { op: OpId(n), ..BlobId::default() };
+        let head = |n: u128, bytes: &[u8]| {
+            let (length, hash) = (bytes.len() as u64, Hash::from(blake3::hash(bytes)));
+            let extents = vec![Extent { blob: blob(n), offset: 0, length, hash }];
+            let what = Version::File(File { extents, size: length, hash, modified: 1, replicas: vec![] });
+            let location = Location { nodes: vec![store.node()], ..Location::default() };
+            let position = Position { seq: n as u64, ..Position::default() };
+            Head { position, hlc: Hlc(n as u64), op: OpId(n), confirmed: true, what, location }
+        };
+        let entries = [
+            ("/f", vec![head(4, b"won"), head(3, b"lost"), head(2, b"gone")]),
+            ("/x", vec![head(1, b"hidden")]),
+            ("/x/y", vec![head(5, b"hides")]),
+        ];
+        for (n, bytes) in [(1, "hidden"), (3, "lost"), (4, "won"), (5, "hides")] {
+            store.put_inline(blob(n), Bytes::from_static(bytes.as_bytes())).await.unwrap().unwrap();
+        }
+        let set = |(path, heads)| Mutation::Entry(p(path), Some(PathEntry { heads }));
+        store.submit(Batch { number: 1, sync: true, mutations: entries.map(set).to_vec() });
+        drop(store);
+        let mut reports = vec![];
+        let summary =
+            verify(dir.path(), |r| reports.push((r.path.to_string(), r.position.seq, r.loser, r.ok))).unwrap();
+        let expected = [("/f", 4, false, true), ("/f", 3, true, true), ("/f", 2, true, false), ("/x", 1, true, true)];
+        let expected = expected.into_iter().chain([("/x/y", 5, false, true)]);
+        assert_eq!(reports, expected.map(|(path, n, loser, ok)| (path.to_owned(), n, loser, ok)).collect::<Vec<_>>());
+        let Summary { files, held, bytes, losers, losers_held, problems, .. } = summary;
+        assert_eq!((files, held, bytes, losers, losers_held, problems), (2, 2, 8, 3, 2, 1));
+    }
 }

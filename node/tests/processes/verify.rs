@@ -52,7 +52,10 @@ pub(crate) fn whole(
             let (Some(path), Some(hash)) = (row["path"].as_str(), row["hash"].as_str()) else { continue };
             ensure(row["ok"] == true, || format!("{}: {line}", node.name))?;
             known += 1;
-            let kept = files.entry(path.to_owned()).or_insert_with(|| Kept { hash: hash.to_owned(), copies: 0 });
+            // A loser of a conflict is a version of its own, and whole on three nodes as well.
+            let key =
+                if row["loser"] == true { format!("{path} (loser {})", row["position"]) } else { path.to_owned() };
+            let kept = files.entry(key).or_insert_with(|| Kept { hash: hash.to_owned(), copies: 0 });
             ensure(kept.hash == hash, || format!("{}: two hashes of {path}", node.name))?;
             kept.copies += usize::from(row["holds"] == true && row["listed"] == true);
             let extra = row["holds"] == true && row["listed"] != true;

@@ -8,7 +8,7 @@ use crate::ftp::session::Session;
 
 pub(super) async fn cwd(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
     let shown = session.seen(typed)?;
-    match look(session, &session.real(&shown)?).await? {
+    match look(session, &session.place(&shown)?).await? {
         Seen::Directory(_) => {
             let reply = Reply::new(250, format!("{} is the current directory.", quoted(shown.as_str())));
             session.cwd = shown;

@@ -1,36 +1,64 @@
 //! DELE, RNFR, RNTO (RFC 959, section 4.1.3): "RNFR ... must be immediately followed by a 'rename to' command specifying
 //! the new file pathname." A rename is one operation under the locks of both names.
+//!
+//! For losers of conflicts these are the ways to settle one: to drop it for good, or to make it the version of some path.
 
+use super::conflicts::loser;
 use super::look::{Seen, look};
-use crate::cluster::Change;
+use crate::cluster::{Change, Position};
+use crate::ftp::conflicts::{Loser, Place};
 use crate::ftp::control::Stop;
 use crate::ftp::reply::Reply;
 use crate::ftp::session::Session;
 use crate::path::FtpPath;
 
+/// What RNFR named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RenameFrom {
+    /// What is at a path.
+    Visible(FtpPath),
+    /// A version of it that lost.
+    Lost(FtpPath, Position),
+}
+
 pub(super) async fn dele(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
     session.may_write()?;
-    let path = session.path(typed)?;
-    session.change(Change::Delete { path }).await?;
+    let change = match session.place(&session.seen(typed)?)? {
+        Place::Tree(path) => Change::Delete { path },
+        Place::Conflicts(mirrored) => {
+            let Loser { path, position, .. } = loser(session, &mirrored).await?;
+            Change::Resolve { path, position }
+        }
+    };
+    session.change(change).await?;
     Ok(Reply::new(250, "Deleted."))
 }
 
 pub(super) async fn rnfr(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
     session.may_write()?;
-    let path = session.path(typed)?;
-    match look(session, &path).await? {
-        Seen::File(..) => {
-            session.rename_from = Some(path);
-            Ok(Reply::new(350, "Ready for RNTO."))
+    let place = session.place(&session.seen(typed)?)?;
+    let from = match place {
+        Place::Conflicts(mirrored) => {
+            let Loser { path, position, .. } = loser(session, &mirrored).await?;
+            RenameFrom::Lost(path, position)
         }
-        Seen::Directory(_) => Err(Reply::new(550, "Is a directory, and only files can be renamed.").into()),
-    }
+        Place::Tree(_) => match (look(session, &place).await?, place) {
+            (Seen::File(..), Place::Tree(path)) => RenameFrom::Visible(path),
+            _ => return Err(Reply::new(550, "Is a directory, and only files can be renamed.").into()),
+        },
+    };
+    session.rename_from = Some(from);
+    Ok(Reply::new(350, "Ready for RNTO."))
 }
 
 /// The other half.
-pub(crate) async fn rnto(session: &mut Session, from: Option<FtpPath>, typed: &str) -> Result<Reply, Stop> {
+pub(crate) async fn rnto(session: &mut Session, from: Option<RenameFrom>, typed: &str) -> Result<Reply, Stop> {
     let from = from.ok_or_else(|| Reply::new(503, "Say RNFR first."))?;
     let to = session.path(typed)?;
-    session.change(Change::Rename { from, to }).await?;
+    let change = match from {
+        RenameFrom::Visible(from) => Change::Rename { from, to },
+        RenameFrom::Lost(path, position) => Change::Recover { path, position, to },
+    };
+    session.change(change).await?;
     Ok(Reply::new(250, "Renamed."))
 }

@@ -27,7 +27,7 @@ pub(super) fn help() -> Reply {
 }
 
 pub(super) fn site_help() -> Reply {
-    Reply::lines(214, "These SITE commands are implemented:", vec!["HELP".into()], "End.")
+    Reply::lines(214, "These SITE commands are implemented:", vec!["CONFLICTS HELP".into()], "End.")
 }
 
 /// "The server should return general status information about ... current values of all transfer parameters and the

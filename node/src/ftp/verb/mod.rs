@@ -1,6 +1,7 @@
 //! One small file per verb or family, headed by its RFC text. A verb checks what holds for it alone, does it, and returns
 //! its reply; codes of failures come from `reply`.
 
+mod conflicts;
 mod directory;
 pub(crate) mod file;
 mod info;
@@ -61,6 +62,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Result<Reply
         Command::Help => Ok(info::help()),
         Command::Clnt => Ok(Reply::new(200, "Noted.")),
         Command::SiteHelp => Ok(info::site_help()),
+        Command::SiteConflicts(path) => conflicts::site(session, &path).await,
         Command::Quit | Command::Rnto(_) => Err(Reply::new(503, "Bad sequence of commands.").into()),
     }
 }

@@ -4,6 +4,7 @@
 //! One version is read to its end, whatever is written meanwhile.
 
 use super::look::{Seen, look};
+use crate::ftp::conflicts::Place;
 use crate::ftp::control::Stop;
 use crate::ftp::download::Sender;
 use crate::ftp::progress::Progress;
@@ -15,17 +16,17 @@ use tokio::time::Instant;
 pub(super) async fn retr(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
     // However this ends, it was the transfer that REST was said for.
     let offset = std::mem::take(&mut session.rest);
-    let path = session.path(typed)?;
-    let transfer = Transfer::begin("RETR", &path);
-    let result = retrieve(session, &path, offset, &transfer.progress).await;
+    let place = session.place(&session.seen(typed)?)?;
+    let transfer = Transfer::begin("RETR", place.path());
+    let result = retrieve(session, &place, offset, &transfer.progress).await;
     transfer.log(session, &result);
     result
 }
 
-async fn retrieve(session: &mut Session, path: &FtpPath, offset: u64, progress: &Progress) -> Result<Reply, Stop> {
+async fn retrieve(session: &mut Session, place: &Place, offset: u64, progress: &Progress) -> Result<Reply, Stop> {
     // Before anything is said of the file.
     session.may_transfer()?;
-    let (file, location) = match look(session, path).await? {
+    let (file, location) = match look(session, place).await? {
         Seen::File(file, location) => (file, location),
         Seen::Directory(_) => return Err(Reply::new(550, "Is a directory.").into()),
     };
@@ -36,7 +37,7 @@ async fn retrieve(session: &mut Session, path: &FtpPath, offset: u64, progress: 
     let files = session.shared.files.clone();
     let download = session.control.attend(progress, files.open(&file, &location, offset)).await??;
     let kind = if session.ascii { "ASCII" } else { "BINARY" };
-    let text = format!("Opening {kind} mode data connection for {} ({} bytes).", path.name(), file.size);
+    let text = format!("Opening {kind} mode data connection for {} ({} bytes).", place.path().name(), file.size);
     session.control.say(&Reply::new(150, text)).await?;
 
     let (ascii, counted) = (session.ascii, progress.clone());
