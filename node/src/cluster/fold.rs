@@ -6,7 +6,6 @@ use super::record::{Body, Cover, Effect, Head, Location, PathEntry, Record, Relo
 use super::storage::{Aging, AgingKind, Storage};
 use super::types::{BlobId, Digest, Micros, Position};
 use crate::path::FtpPath;
-use std::collections::BTreeSet;
 
 impl Log {
     /// `void`: a cover that is applied with it says that another copy counts.

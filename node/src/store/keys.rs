@@ -47,7 +47,7 @@ pub(super) enum Table {
 
 impl Table {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Log,
         Self::Position,
         Self::Index,
