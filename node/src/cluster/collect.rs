@@ -81,7 +81,7 @@ impl Member {
         if now - peer.pulled.min(now) > PULL_AGAIN {
             peer.pulled = now;
             let collecting = all.then_some(self.log.state.promised);
-            self.send(from, Message::Pull { marks: self.log.state.logged.clone(), collecting });
+            self.send(from, Message::Pull { marks: self.log.received(), collecting });
         }
     }
 
@@ -261,8 +261,7 @@ impl Member {
 
     /// One frame of the records beyond `marks`.
     fn frame_beyond(&self, cx: Cx<'_>, marks: &Marks) -> Vec<Arc<Record>> {
-        let limit = self.config.records_per_frame;
-        frame::fill(self.log.view(cx.storage).records_beyond(marks, limit).iter(), limit).0
+        frame::read(self.log.view(cx.storage), marks, self.config.records_per_frame).0
     }
 
     pub(super) fn on_pull(&mut self, cx: Cx<'_>, from: NodeId, marks: &Marks, collecting: Option<Epoch>) {
@@ -289,10 +288,12 @@ impl Member {
                 self.collect_step(cx);
             }
             Role::Follow | Role::Lead(_) => {
-                let before = self.log.state.logged.clone();
+                let (before, received) = (self.log.state.logged.clone(), self.log.received());
                 let says_news = records.iter().any(|r| !before.has(r.position) && self.says_news(r));
                 let added = self.take_records(cx, records, committed);
-                if added && let Some(peer) = self.peers.all.get_mut(&from) {
+                if self.log.received() != received
+                    && let Some(peer) = self.peers.all.get_mut(&from)
+                {
                     peer.pulled = 0; // the next frame at once
                 }
                 let serving = matches!(&self.role, Role::Lead(l) if l.serving && l.stopping.is_none());

@@ -325,6 +325,11 @@ pub struct Config {
     pub clock_bound: Micros,
     /// Records in one frame.
     pub records_per_frame: usize,
+    /// Paths that one record changes. A larger operation has several.
+    pub effects_per_record: usize,
+    /// Files and directories below a directory that is renamed; more are refused. They are moved in one step, for which
+    /// every node stands still: some 15 µs each.
+    pub rename_entries: usize,
     /// A planted bug, for the simulator's self-test.
     #[cfg(feature = "planted-bugs")]
     pub planted: super::planted::Planted,
@@ -355,6 +360,8 @@ impl Default for Config {
             min_copies: 2,
             clock_bound: 500 * ms,
             records_per_frame: 512,
+            effects_per_record: 1000,
+            rename_entries: 20_000,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
         }

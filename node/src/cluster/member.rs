@@ -353,6 +353,7 @@ impl Member {
     /// Enters an epoch: it is persisted before anything that says so is sent.
     pub(super) fn promise(&mut self, epoch: Epoch) {
         self.log.state.promised = epoch;
+        self.log.arriving.clear();
         self.log.pending.touch_state();
         self.log.pending.need_durable();
         let count = self.log.state.logged.count(epoch);

@@ -26,6 +26,7 @@ mod member;
 #[cfg(test)]
 mod member_tests;
 mod message;
+mod parts;
 mod peers;
 mod pending;
 mod placement;
@@ -33,7 +34,9 @@ mod placement;
 pub mod planted;
 mod plausible;
 mod read;
+mod recent;
 mod record;
+mod rename;
 mod sight;
 mod skew;
 mod status;

@@ -25,6 +25,8 @@ pub enum Planted {
     FlatLocks,
     /// I9: repeats are applied again.
     NoDedupe,
+    /// I10: the parts of a rename are logged and take effect one by one.
+    HalfRename,
     /// I8: stamps are bare wall clocks.
     WallClock,
     /// I8: a delete is collected before all nodes know of it.

@@ -71,6 +71,7 @@ impl Plan {
             stall_window: rng.pick(&[60, 8]) * SECOND,
             stall_bytes: 64 * 1024,
             records_per_frame: rng.pick(&[512, 512, 3]) as usize,
+            effects_per_record: rng.pick(&[1000, 2, 1]) as usize,
             ..Config::default()
         };
         let (clients, paths) = rng.pick(&[(8, 10), (8, 10), (8, 5), (6, 2)]);

@@ -1,7 +1,8 @@
 //! DELE, RNFR, RNTO (RFC 959, section 4.1.3): "RNFR ... must be immediately followed by a 'rename to' command specifying
-//! the new file pathname." A rename is one operation under the locks of both names.
+//! the new file pathname." A rename is one operation under the locks of both names; a directory is moved with all that is
+//! in it, to where nothing is, while a file replaces a file.
 
-use super::look::{Seen, look};
+use super::look::look;
 use crate::cluster::Change;
 use crate::ftp::control::Stop;
 use crate::ftp::reply::Reply;
@@ -18,19 +19,22 @@ pub(super) async fn dele(session: &mut Session, typed: &str) -> Result<Reply, St
 pub(super) async fn rnfr(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
     session.may_write()?;
     let path = session.path(typed)?;
-    match look(session, &path).await? {
-        Seen::File(..) => {
-            session.rename_from = Some(path);
-            Ok(Reply::new(350, "Ready for RNTO."))
-        }
-        Seen::Directory(_) => Err(Reply::new(550, "Is a directory, and only files can be renamed.").into()),
-    }
+    is_not_home(session, &path)?;
+    look(session, &path).await?;
+    session.rename_from = Some(path);
+    Ok(Reply::new(350, "Ready for RNTO."))
+}
+
+/// What a user sees as the root is no entry of any directory.
+fn is_not_home(session: &Session, path: &FtpPath) -> Result<(), Reply> {
+    if session.account()?.home == *path { Err(Reply::new(550, "This is the root directory.")) } else { Ok(()) }
 }
 
 /// The other half.
 pub(crate) async fn rnto(session: &mut Session, from: Option<FtpPath>, typed: &str) -> Result<Reply, Stop> {
     let from = from.ok_or_else(|| Reply::new(503, "Say RNFR first."))?;
     let to = session.path(typed)?;
+    is_not_home(session, &to)?;
     session.change(Change::Rename { from, to }).await?;
     Ok(Reply::new(250, "Renamed."))
 }
