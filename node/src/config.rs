@@ -194,7 +194,7 @@ settings! {
         /// Writes that fewer nodes than this could keep are refused; 1 risks losing files with one disk
         min_copies: u64 = 2,
         /// Files and directories in a directory that is renamed; more are refused, for a rename is one step that all nodes stand still for
-        rename_entries: u64 = 20_000,
+        rename_entries: u64 = 10_000,
         /// A node whose clock is further ahead of its peers' than this neither leads nor takes new files
         clock_bound_ms: u64 = 500,
     }

@@ -1,8 +1,8 @@
 //! What an operation does to the index: the leader's judgement of a change against the heads it sees.
 
 use super::change::{CONFLICTS, Change, Refusal, Staged};
-use super::rename;
 use super::record::{Effect, File, Head, PathEntry, Version};
+use super::rename;
 use super::types::{Micros, Position};
 use crate::path::FtpPath;
 

@@ -32,7 +32,8 @@ impl Member {
         if let Some(refusal) = refusal {
             return self.send(front, Message::Refused { op, refusal });
         }
-        let position = self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node), part: None }));
+        let position =
+            self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node), part: None }));
         if let Role::Lead(lead) = &mut self.role {
             lead.waiters.entry(position.seq).or_default().push((front, op));
         }

@@ -328,7 +328,7 @@ pub struct Config {
     /// Paths that one record changes. A larger operation has several.
     pub effects_per_record: usize,
     /// Files and directories below a directory that is renamed; more are refused. They are moved in one step, for which
-    /// every node stands still: some 15 µs each.
+    /// every node stands still, some 30 µs each: a leader that stands still for longer than its lease collects anew.
     pub rename_entries: usize,
     /// A planted bug, for the simulator's self-test.
     #[cfg(feature = "planted-bugs")]
@@ -361,7 +361,7 @@ impl Default for Config {
             clock_bound: 500 * ms,
             records_per_frame: 512,
             effects_per_record: 1000,
-            rename_entries: 20_000,
+            rename_entries: 10_000,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
         }

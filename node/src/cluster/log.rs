@@ -241,7 +241,9 @@ impl Log {
             let known = counts.contains(&op) || self.view(storage).outcome(op).is_some();
             let was_replaced = |parts: &[Position]| parts.iter().any(|p| replaced.contains(p));
             let best = copies.iter().max_by_key(|(last, parts)| (was_replaced(parts), **last)).map(|(last, _)| *last);
-            voids.extend(copies.into_iter().filter(|(last, _)| known || Some(*last) != best).flat_map(|(_, parts)| parts));
+            voids.extend(
+                copies.into_iter().filter(|(last, _)| known || Some(*last) != best).flat_map(|(_, parts)| parts),
+            );
         }
         voids.retain(|p| !self.state.committed.has(*p));
         Cover { marks, voids: voids.into_iter().collect(), members }

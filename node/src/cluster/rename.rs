@@ -2,9 +2,9 @@
 //! a write at its new path and a delete at its old one; directories that are only implied go with what implies them. Losers
 //! of conflicts stay at their old paths, under the delete. Never judges files: that is `decide`.
 
+use super::change::Refusal;
 use super::decide::{Sight, carried, is_directory, may_be_made, replaced};
 use super::frame;
-use super::change::Refusal;
 use super::record::{Effect, Version};
 use crate::path::FtpPath;
 

@@ -12,7 +12,12 @@ fn rename(from: &str, to: &str) -> Change {
     Change::Rename { from: path(from), to: path(to) }
 }
 fn tree() -> Tree {
-    Tree::default().with("/d", made()).with("/d/f", file()).with("/d/i/g", file()).with("/d-", file()).with("/e", made())
+    Tree::default()
+        .with("/d", made())
+        .with("/d/f", file())
+        .with("/d/i/g", file())
+        .with("/d-", file())
+        .with("/e", made())
 }
 /// What becomes of which path, deletes without a mark.
 fn told(tree: &Tree, from: &str, to: &str) -> Vec<String> {

@@ -9,6 +9,7 @@ use super::tables::Writes;
 use crate::cluster::{Batch, Marks, Mutation, PathEntry, Record, Version};
 use crate::path::FtpPath;
 use fjall::Slice;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Where the log ends.
@@ -24,13 +25,19 @@ pub(super) struct LogEnd {
 pub(super) struct Changes<'a, R> {
     below: &'a R,
     writes: Writes,
+    /// Directories that lost a child, by depth: whether anything is left in them is asked once, when all is set. Asked each
+    /// time, to empty one would cost the square of what was in it.
+    emptied: BTreeSet<(usize, FtpPath)>,
 }
 
 /// All changes of a batch, each key once.
 pub(super) fn changes<R: Reader>(below: &R, batch: &Batch, end: &mut LogEnd) -> Writes {
-    let mut changes = Changes { below, writes: Writes::new() };
+    let mut changes = Changes { below, writes: Writes::new(), emptied: BTreeSet::new() };
     for mutation in &batch.mutations {
         changes.apply(mutation, end);
+    }
+    while let Some((_, path)) = changes.emptied.pop_last() {
+        changes.look_again(&path);
     }
     changes.writes
 }
@@ -75,7 +82,14 @@ impl<R: Reader> Changes<'_, R> {
         self.place(path, row);
     }
 
-    /// Sets the row of a path, and goes up as long as rows come and go.
+    /// Sets the row of a directory that lost a child.
+    fn look_again(&mut self, path: &FtpPath) {
+        let entry = self.get(Table::Index, &keys::path(path)).map(|bytes| keys::decode::<PathEntry>(&bytes));
+        let row = self.row_of(entry.as_ref(), || None, true, path);
+        self.place(path, row);
+    }
+
+    /// Sets the row of a path, and goes up as long as rows come.
     fn place(&mut self, path: &FtpPath, row: Option<Row>) {
         let (mut path, mut row) = (path.clone(), row);
         while let Some((parent, name)) = path.split() {
@@ -89,8 +103,12 @@ impl<R: Reader> Changes<'_, R> {
             if was == is || parent.is_root() {
                 return;
             }
+            if !is {
+                self.emptied.insert((parent.components().count(), parent));
+                return;
+            }
             let entry = self.get(Table::Index, &keys::path(&parent)).map(|bytes| keys::decode::<PathEntry>(&bytes));
-            row = self.row_of(entry.as_ref(), || is.then_some(true), true, &parent);
+            row = self.row_of(entry.as_ref(), || Some(true), true, &parent);
             path = parent;
         }
     }

@@ -129,6 +129,9 @@ impl World {
             FrontEvent::Done(outcome) => {
                 self.totals.acknowledge();
                 self.totals.conflicts += self.truth.done(op, outcome)?;
+                let (effects, parts) = self.truth.size(outcome.position);
+                self.totals.moved += u64::from(effects > 2);
+                self.totals.parted += u64::from(parts > 1);
                 self.close(op);
             }
             FrontEvent::Refused(refusal) => {

@@ -38,6 +38,11 @@ impl Truth {
         let first = Position { seq: last.seq + 1 - count, ..last };
         self.records.range(first..=last).map(|(_, record)| record)
     }
+    /// How many effects an operation has, and in how many parts.
+    pub(crate) fn size(&self, last: Position) -> (usize, usize) {
+        let writes = || self.parts(last).filter_map(|r| r.write());
+        (writes().map(|w| w.effects.len()).sum(), writes().count())
+    }
     pub(super) fn effect<'a>(record: &'a Record, path: &FtpPath) -> Option<&'a Effect> {
         record.write()?.effects.iter().find(|e| e.path == *path)
     }

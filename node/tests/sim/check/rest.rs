@@ -126,7 +126,8 @@ impl Truth {
         if live.is_empty() {
             return Err(Broken::new("I1", format!("op {op:?}, acknowledged at {done:?}, is gone")));
         }
-        for (position, write) in live.iter().flat_map(|p| self.parts(*p)).filter_map(|r| Some((r.position, r.write()?))) {
+        for (position, write) in live.iter().flat_map(|p| self.parts(*p)).filter_map(|r| Some((r.position, r.write()?)))
+        {
             for path in write.effects.iter().map(|e| &e.path) {
                 let head = self.heads(path, scope, epoch).contains(&position);
                 let gone = self.replaced_by(position, path, scope).is_some() || self.is_dropped(path, position, scope);
