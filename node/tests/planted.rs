@@ -16,11 +16,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const MOST_SEEDS: u64 = 3000;
 
 /// Each bug with the invariant that must be seen to break.
-const BUGS: [(Planted, &str); 14] = [
+const BUGS: [(Planted, &str); 16] = [
     (Planted::LeaderAloneCommits, "I1"),
     (Planted::AckBeforePersist, "I1"),
     (Planted::CommitWithoutAll, "I1"),
     (Planted::DropLosers, "I2"),
+    (Planted::TruncatedTooEarly, "I2"),
+    (Planted::TransferKeepsAll, "I2"),
     (Planted::NoPromise, "I4"),
     (Planted::EpochNotPersisted, "I4"),
     (Planted::NoFencing, "I6"),

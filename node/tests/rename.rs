@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(120);
 const WALL: u64 = 1_700_000_000_000_000;
 
 fn p(text: &str) -> FtpPath {
-    FtpPath::root().resolve(text).unwrap()
+    FtpPath::root().resolve(text).expect("paths of this file are canonical")
 }
 
 /// One version of a file that nobody ever logged: the index came with it.
@@ -50,10 +50,10 @@ struct Alone {
 impl Alone {
     /// With `files` files in `/from`, a thousand to a directory.
     fn new(files: u64, config: Config) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let open = || {
             let (tell, persisted) = mpsc::channel(64);
-            (Store::open(dir.path(), tell).unwrap(), persisted)
+            (Store::open(dir.path(), tell).expect("an empty directory"), persisted)
         };
         let (store, _) = open();
         let node = store.node();

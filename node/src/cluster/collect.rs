@@ -1,7 +1,6 @@
 //! Collect as a promise: the winner gathers every log it can reach, and whoever answers has sworn to refuse every lower
 //! epoch. The same first phase as in Paxos (Lamport, 1998), with all acceptors that live instead of a majority.
 
-use super::election::FAR_BEHIND;
 use super::frame;
 use super::info::RoleName;
 use super::io::Event;
@@ -55,7 +54,9 @@ impl Member {
         let peers = &self.peers;
         collect.asked.retain(|p| peers.linked(*p, now));
         let logged = &self.log.state.logged;
-        let waiting = collect.promised.iter().any(|(p, marks)| peers.linked(*p, now) && !logged.covers(marks));
+        // What is not in a log any more cannot be had by asking for it.
+        let can_be_had = |p: &NodeId| peers.linked(*p, now) && peers.said(*p).is_some_and(|said| !said.beyond_log);
+        let waiting = collect.promised.iter().any(|(p, marks)| can_be_had(p) && !logged.covers(marks));
         let answered = collect.asked.is_empty() && !waiting;
         let over = now >= collect.at_most_until || (now >= collect.until && !waiting);
         if (answered || over) && self.log.pending.durable() >= collect.durable_at {
@@ -90,7 +91,7 @@ impl Member {
         let logged = self.log.state.logged.clone();
         // Who promised but whose records could not be had is no member: what it acknowledged must not be forgotten.
         // Nor who lacks so much of ours that the epoch could not begin before it had it all: it pulls first, then joins.
-        let fit = |marks: &Marks| logged.covers(marks) && marks.lacks(&logged) <= FAR_BEHIND;
+        let fit = |marks: &Marks| logged.covers(marks) && self.could_follow(marks);
         let promised = collect.promised.iter().filter(|(_, marks)| fit(marks)).map(|(p, _)| *p);
         let mut members: Vec<NodeId> = promised.chain([self.me.node]).collect();
         members.sort();
@@ -251,7 +252,7 @@ impl Member {
         let ahead: Vec<NodeId> = self
             .peers
             .all_linked(now)
-            .filter(|(_, _, said)| foreign(said) && !logged.covers(&said.marks))
+            .filter(|(_, _, said)| foreign(said) && !said.beyond_log && !logged.covers(&said.marks))
             .map(|(id, ..)| id)
             .collect();
         for from in ahead {
@@ -259,8 +260,11 @@ impl Member {
         }
     }
 
-    /// One frame of the records beyond `marks`.
+    /// One frame of the records beyond `marks`; none where the log does not reach so far back.
     fn frame_beyond(&self, cx: Cx<'_>, marks: &Marks) -> Vec<Arc<Record>> {
+        if !self.log_reaches(marks) {
+            return vec![];
+        }
         frame::read(self.log.view(cx.storage), marks, self.config.records_per_frame).0
     }
 
@@ -318,7 +322,16 @@ impl Member {
     /// Whether a linked peer waits to become a member.
     pub(super) fn is_joiner(&self, said: &super::Info) -> bool {
         let follows_us = said.leader.is_none_or(|(l, _)| l == self.me.node);
-        let fit = said.disk.healthy && said.marks.lacks(&self.log.state.logged) <= FAR_BEHIND;
-        said.role == RoleName::Follow && !said.held && follows_us && fit
+        said.role == RoleName::Follow && !said.held && follows_us && self.could_be_member(said)
+    }
+
+    /// Whether a peer is fit to be a member.
+    pub(super) fn could_be_member(&self, said: &super::Info) -> bool {
+        said.disk.healthy && self.could_follow(&said.marks)
+    }
+
+    /// Whether whoever has this much could be a member: the rest is little, and in our log.
+    pub(super) fn could_follow(&self, marks: &Marks) -> bool {
+        marks.lacks(&self.log.state.logged) <= self.config.far_behind && self.log_reaches(marks)
     }
 }

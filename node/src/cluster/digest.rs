@@ -45,6 +45,17 @@ impl Digest {
     }
 }
 
+/// Paths with their heads, as one digest.
+pub(super) trait Digests {
+    fn digest(&self) -> Digest;
+}
+
+impl Digests for [(FtpPath, PathEntry)] {
+    fn digest(&self) -> Digest {
+        self.iter().map(|(path, entry)| Digest::of(path, entry)).sum()
+    }
+}
+
 /// A head is known by its position; what can change of it afterwards is whether it is confirmed, and where its bytes are.
 fn add_head(hasher: &mut blake3::Hasher, head: &Head) {
     let mut number = |n: u64| {

@@ -7,8 +7,6 @@ use super::member::{Cx, Member, Role};
 use super::message::Message;
 use super::types::{Epoch, MS, Micros, NodeId};
 
-/// A node that lacks more records than this of a linked one leaves the election to it, and is no member until it has them.
-pub(super) const FAR_BEHIND: u64 = 1000;
 /// Between two requests to hand over.
 const ASK_AGAIN: Micros = 1000 * MS;
 
@@ -29,6 +27,7 @@ impl Member {
     pub(super) fn lose_leader(&mut self, cx: Cx<'_>, within: Micros) {
         self.leader = None;
         self.wait_until = cx.mono() + self.jitter(within);
+        self.last_heartbeat = 0; // where heartbeats were few, all are wanted now
         self.event(Event::Leaderless);
     }
 
@@ -94,10 +93,10 @@ impl Member {
     /// anybody waits.
     fn is_behind(&self, now: Micros) -> bool {
         let logged = &self.log.state.logged;
-        self.peers
-            .all_linked(now)
-            .filter(|(_, _, said)| said.clock_ahead == 0)
-            .any(|(_, _, said)| logged.lacks(&said.marks) > FAR_BEHIND && said.marks.covers(logged))
+        self.peers.all_linked(now).filter(|(_, _, said)| said.clock_ahead == 0).any(|(_, _, said)| {
+            let far = logged.lacks(&said.marks) > self.config.far_behind && said.marks.covers(logged);
+            far || (said.beyond_log && said.marks.covers(&self.log.state.applied))
+        })
     }
 
     /// The highest rank asks a lower leader to hand over once it has caught up with it.

@@ -38,7 +38,7 @@ impl Log {
         self.pending.touch_state();
     }
 
-    fn untouch(&mut self, path: &FtpPath, by: Position) {
+    pub(super) fn untouch(&mut self, path: &FtpPath, by: Position) {
         if let Some(records) = self.touched.get_mut(path) {
             records.retain(|(record, _)| record.position != by);
             if records.is_empty() {
@@ -109,9 +109,10 @@ impl Log {
         }
         for head in before.heads.iter().filter(|h| !new.contains(&h.position)) {
             self.count_references(head, -1, storage);
-            if !head.confirmed {
-                self.forget_unconfirmed(head.position, path);
-            }
+        }
+        let waits = |head: &Head| after.heads.iter().any(|h| h.position == head.position && !h.confirmed);
+        for head in before.heads.iter().filter(|h| !h.confirmed && !waits(h)) {
+            self.forget_unconfirmed(head.position, path);
         }
         self.note_aging(path, &before, &after);
         let digest = self.state.digest.unwrap_or_default();

@@ -10,9 +10,10 @@ use super::types::{NodeId, OpId};
 use rand_chacha::rand_core::RngCore;
 
 impl Member {
-    /// Whether this node may lead and be a member: its disk works, and nobody forgot it.
+    /// Whether this node may lead and be a member: its disk works, its index is whole, and nobody forgot it.
     pub(super) fn is_fit(&self) -> bool {
-        self.disk.healthy && !self.log.state.forgotten.contains(&self.me.node)
+        let complete = self.transfer.is_none() && !self.is_borrowing();
+        self.disk.healthy && complete && !self.log.state.forgotten.contains(&self.me.node)
     }
 
     /// A front asks to have a node forgotten.

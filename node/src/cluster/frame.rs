@@ -2,7 +2,8 @@
 
 use super::marks::Marks;
 use super::pending::View;
-use super::record::{Body, Effect, Record, Version};
+use super::record::{Body, Effect, Head, PathEntry, Record, Version};
+use crate::path::FtpPath;
 use std::sync::Arc;
 
 /// Encoded bytes of records in one message. The wire refuses frames of 16 MiB.
@@ -70,6 +71,27 @@ pub(super) fn weight_of(effect: &Effect) -> usize {
     effect.path.as_str().len() * 6 + positions(effect.over.len()) + what + 100
 }
 
+/// How many of things with these weights fit, at least one.
+pub(super) fn fit(weights: impl Iterator<Item = usize>, limit: usize) -> usize {
+    let mut bytes = 0;
+    let fits = |weight: &usize| {
+        let first = bytes == 0;
+        bytes += weight;
+        first || bytes <= BYTES
+    };
+    weights.take(limit).take_while(fits).count()
+}
+
+/// No fewer bytes than a path with its heads takes as JSON.
+pub(super) fn weight_of_entry(path: &FtpPath, entry: &PathEntry) -> usize {
+    let head = |head: &Head| {
+        let file = if let Version::File(file) = &head.what { Some(file) } else { None };
+        let what = file.map_or(0, |f| f.extents.len() * 400 + f.replicas.len() * 40 + 200);
+        what + head.location.nodes.len() * 40 + 700
+    };
+    path.as_str().len() * 6 + entry.heads.iter().map(head).sum::<usize>() + 50
+}
+
 /// No fewer bytes than the record takes as JSON.
 fn weight(record: &Record) -> usize {
     let body = match &record.body {
@@ -84,7 +106,6 @@ fn weight(record: &Record) -> usize {
 mod tests {
     use super::*;
     use crate::cluster::{Cover, Epoch, Hlc, NodeId, OpId, Position, Write};
-    use crate::path::FtpPath;
 
     fn record(body: Body) -> Arc<Record> {
         let position = Position { epoch: Epoch(u64::MAX, u64::MAX), seq: u64::MAX };

@@ -30,14 +30,14 @@ impl Member {
     /// Whether peers that would make a difference are away and not yet Down: what lacks nodes now may not lack them soon.
     pub(super) fn awaits_members(&self, cx: Cx<'_>) -> bool {
         let Role::Lead(lead) = &self.role else { return false };
-        let alive = 1 + self.peers.expected(cx.mono(), &self.log.state.logged);
+        let alive = 1 + self.peers.expected(cx.mono(), |said| self.could_be_member(said));
         lead.members.len() < alive.min(3)
     }
 
     /// Whether what lacks nodes now may have them before a front loses patience: a peer that is not Down is not linked, its
     /// disk hangs or it is catching up. A full disk is no such hope.
     fn may_have_more(&self, cx: Cx<'_>) -> bool {
-        self.awaits_members(cx) || self.peers.recovering(cx.mono(), &self.log.state.logged)
+        self.awaits_members(cx) || self.peers.recovering(cx.mono(), |said| self.could_be_member(said))
     }
 
     /// Answers a repeat from the outcome table; true when there was something to say.

@@ -1,7 +1,7 @@
 //! What is done at the pace of heartbeats: saying where we stand, hearing where others stand, acknowledging.
 
 use super::info::{DiskReport, Info, RoleName};
-use super::member::{Cx, Member};
+use super::member::{Cx, Member, Role};
 use super::message::Message;
 use super::types::{MS, Micros, NodeId};
 
@@ -18,18 +18,25 @@ impl Member {
         self.tick_collector(cx);
         self.judge_clock(cx);
         self.tick_aging(cx);
+        self.tick_truncation(cx);
         self.forget_absent(cx);
         let held =
             now < self.hold_until && self.leader.is_none_or(|(l, _)| l == self.me.node || self.peers.linked(l, now));
         let (role, committed) = self.role_name();
-        let to: Vec<(NodeId, Micros)> = self.peers.all.iter().map(|(id, p)| (*id, p.to_echo)).collect();
-        for (node, echo) in to {
+        let slowly = self.follows_in_a_crowd();
+        let slow = |node: NodeId| slowly && self.leader.is_none_or(|(l, _)| l != node);
+        let pace = |node: NodeId| if slow(node) { self.config.slow_heartbeat } else { 0 };
+        let paces: Vec<(NodeId, Micros)> = self.peers.all.keys().map(|id| (*id, pace(*id))).collect();
+        for (node, pace) in paces {
+            let Some(echo) = self.peers.time_to_beat(node, now, pace) else { continue };
             let info = Info {
                 role,
                 promised: self.log.state.promised,
                 leader: self.leader,
                 held: held && self.hold_for != Some(node),
+                pace,
                 marks: self.log.state.logged.clone(),
+                beyond_log: self.peers.said(node).is_some_and(|said| !self.log_reaches(&said.marks)),
                 committed,
                 disk: DiskReport { healthy: self.is_fit(), ..self.disk },
                 wall: cx.now.wall,
@@ -37,6 +44,12 @@ impl Member {
             };
             self.send(node, Message::Heartbeat { sent: now, echo, info: Box::new(info) });
         }
+    }
+
+    /// Whether heartbeats to all others at the pace of an election would be too many.
+    fn follows_in_a_crowd(&self) -> bool {
+        let follows = self.leader.is_some_and(|(l, _)| l != self.me.node) && matches!(self.role, Role::Follow);
+        follows && self.peers.all.len() >= self.config.mesh
     }
 
     pub(super) fn on_heartbeat(&mut self, cx: Cx<'_>, from: NodeId, sent: Micros, echo: Micros, info: Info) {

@@ -5,7 +5,7 @@ use super::types::{Epoch, Micros, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// What every heartbeat says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Info {
     /// What the sender is doing.
     pub role: RoleName,
@@ -15,8 +15,14 @@ pub struct Info {
     pub leader: Option<(NodeId, Epoch)>,
     /// Whether the lease of its leader binds it, towards the receiver.
     pub held: bool,
+    /// Its heartbeats to the receiver come so much more slowly than usual.
+    #[serde(default)]
+    pub pace: Micros,
     /// What is in its log.
     pub marks: Marks,
+    /// Its log begins beyond what it last heard that the receiver has: only its index can help.
+    #[serde(default)]
+    pub beyond_log: bool,
     /// How many records of its epoch it has committed, when it leads.
     pub committed: u64,
     /// Its disk.

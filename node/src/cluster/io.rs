@@ -200,6 +200,13 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// This node took over what another's index had, for want of records.
+    TookIndex {
+        /// Whose.
+        from: NodeId,
+        /// How many paths changed here.
+        paths: u64,
+    },
     /// A node is no member any more, nor ever again: it is refused from now on.
     Forgot {
         /// Which.
@@ -285,6 +292,10 @@ pub struct Status {
 pub struct Config {
     /// Between heartbeats. 250 ms: four chances before suspicion.
     pub heartbeat: Micros,
+    /// In a cluster of more nodes than this, followers exchange heartbeats with their leader alone at that pace. 16.
+    pub mesh: usize,
+    /// And with each other at this one. 2 s.
+    pub slow_heartbeat: Micros,
     /// Silence until Suspect. 1 s. The lease is three quarters of it.
     pub suspect: Micros,
     /// Silence until Down. 5 s.
@@ -330,6 +341,14 @@ pub struct Config {
     /// Files and directories below a directory that is renamed; more are refused. They are moved in one step, for which
     /// every node stands still, some 30 µs each: a leader that stands still for longer than its lease collects anew.
     pub rename_entries: usize,
+    /// Who lacks more records than this of a linked node leads nothing and is no member until it has them. 1,000.
+    pub far_behind: u64,
+    /// The newest records stay in the log, whoever has them. 4,000.
+    pub log_least: u64,
+    /// More records than this are not kept for nodes that are away: they get the index when they return. 200,000.
+    pub log_most: u64,
+    /// Paths compared at once when an index is taken over. 1,024.
+    pub index_range: usize,
     /// A planted bug, for the simulator's self-test.
     #[cfg(feature = "planted-bugs")]
     pub planted: super::planted::Planted,
@@ -340,6 +359,8 @@ impl Default for Config {
         let ms = super::types::MS;
         Self {
             heartbeat: 250 * ms,
+            mesh: 16,
+            slow_heartbeat: 2000 * ms,
             suspect: 1000 * ms,
             down: 5000 * ms,
             answer: 300 * ms,
@@ -362,6 +383,10 @@ impl Default for Config {
             records_per_frame: 512,
             effects_per_record: 1000,
             rename_entries: 10_000,
+            far_behind: 1000,
+            log_least: 4000,
+            log_most: 200_000,
+            index_range: 1024,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
         }

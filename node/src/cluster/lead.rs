@@ -224,7 +224,7 @@ impl Member {
                 *sent = Sent { had: has, ..fresh() };
             }
             let behind = !sent.marks.covers(logged) && !sent.full;
-            if !behind {
+            if !behind || !sent.marks.covers(&self.log.state.truncated) {
                 continue;
             }
             let from = sent.marks.count(epoch);

@@ -118,18 +118,24 @@ impl Log {
 
     /// Keeps the list of who must have covered what is collected. It is in the log, and not a matter of whom a node has met.
     fn note_nodes(&mut self, record: &Record) {
+        match &record.body {
+            Body::Write(Write { forget: Some(node), .. }) => self.note_known(&[], &[*node]),
+            Body::Cover(cover) => self.note_known(&cover.members, &[]),
+            _ => {}
+        }
+    }
+
+    /// Nodes that take part, and nodes that never will again.
+    pub(super) fn note_known(&mut self, members: &[NodeId], forgotten: &[NodeId]) {
         let state = &mut self.state;
-        if let Some(node) = record.write().and_then(|w| w.forget)
-            && !state.forgotten.contains(&node)
-        {
-            state.forgotten.push(node);
-            state.known.retain(|n| *n != node);
-            self.forgot.push(node);
+        for node in forgotten {
+            if !state.forgotten.contains(node) {
+                state.forgotten.push(*node);
+                self.forgot.push(*node);
+            }
         }
-        if let Body::Cover(cover) = &record.body {
-            let known: BTreeSet<NodeId> = state.known.iter().chain(&cover.members).copied().collect();
-            state.known = known.into_iter().filter(|n| !state.forgotten.contains(n)).collect();
-        }
+        let known: BTreeSet<NodeId> = state.known.iter().chain(members).copied().collect();
+        state.known = known.into_iter().filter(|n| !state.forgotten.contains(n)).collect();
     }
 
     fn push_tail(&mut self, record: Arc<Record>) {
@@ -196,6 +202,7 @@ impl Log {
             }
         }
         self.tail = rest;
+        self.repay();
         true
     }
 

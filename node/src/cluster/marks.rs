@@ -41,6 +41,10 @@ impl Marks {
             self.raise(*epoch, *n);
         }
     }
+    /// What is covered here beyond `other`.
+    pub fn beyond(&self, other: &Self) -> Self {
+        Self(self.0.iter().filter(|(e, n)| other.count(**e) < **n).map(|(e, n)| (*e, *n)).collect())
+    }
     /// How many records `other` covers that are not covered here.
     pub fn lacks(&self, other: &Self) -> u64 {
         other.0.iter().map(|(e, n)| n.saturating_sub(self.count(*e))).fold(0, u64::saturating_add)

@@ -12,6 +12,7 @@ use super::message::{HeldLock, Message};
 use super::peers::Peers;
 use super::read::Reads;
 use super::storage::{Batch, Restored, Storage};
+use super::transfer::Transfer;
 use super::types::{Epoch, MS, Micros, NodeId, Now, OpId, PeerInfo};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
@@ -90,6 +91,7 @@ pub struct Member {
     pub(super) reads: Reads,
     pub(super) collector: Collector,
     pub(super) aging: AgingSeen,
+    pub(super) transfer: Option<Transfer>,
     pub(super) disk: DiskReport,
     /// How far our wall clock is ahead of the others', when that bars us from leading and from new files; else 0.
     pub(super) clock_ahead: Micros,
@@ -140,6 +142,7 @@ impl Member {
             fronts: BTreeMap::new(),
             reads: Reads::default(),
             aging: AgingSeen::default(),
+            transfer: None,
             disk: DiskReport::default(),
             clock_ahead: 0,
             logged_at: VecDeque::new(),
@@ -253,6 +256,8 @@ impl Member {
             Message::Release { epoch } => self.on_release(cx, from, epoch),
             Message::Pull { marks, collecting } => self.on_pull(cx, from, &marks, collecting),
             Message::Pulled { records, committed } => self.on_pulled(cx, from, &records, &committed),
+            Message::IndexAsk(ask) => self.on_index_ask(cx, from, &ask),
+            Message::IndexAnswer(answer) => self.on_index_answer(cx, from, *answer),
             Message::LockRequest { op, change } => self.on_lock_request(cx, from, op, change),
             Message::Replace { op, token, kept, lost } => self.on_replace(cx, from, op, token, &kept, &lost),
             Message::Renew { op, token } => self.on_renew(cx, from, op, token),
@@ -300,6 +305,7 @@ impl Member {
         for (node, liveness) in self.peers.changes(now) {
             self.event(Event::Liveness { node, liveness });
         }
+        self.tick_transfer(cx);
         self.watch_leader(cx);
         self.tick_role(cx);
         self.tick_fronts(cx);

@@ -23,6 +23,15 @@ impl Storage for Empty {
     fn records_beyond(&self, _: &Marks, _: usize) -> Vec<Arc<Record>> {
         vec![]
     }
+    fn oldest(&self, _: usize) -> Vec<Arc<Record>> {
+        vec![]
+    }
+    fn entries(&self, _: &PathRange, _: usize) -> Vec<(FtpPath, PathEntry)> {
+        vec![]
+    }
+    fn outcomes(&self, _: Option<OpId>, _: usize) -> Vec<(OpId, Outcome)> {
+        vec![]
+    }
     fn aging(&self, _: AgingKind, _: Option<&Aging>, _: usize) -> Vec<Aging> {
         vec![]
     }
@@ -76,7 +85,9 @@ impl Pair {
             promised: Epoch::default(),
             leader: None,
             held: false,
+            pace: 0,
             marks: Marks::default(),
+            beyond_log: false,
             committed: 0,
             disk: DiskReport { used: 0, free: 1 << 40, healthy: true },
             wall: NOON + (self.now.mono - 9_000_000 * MS),

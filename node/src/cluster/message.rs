@@ -2,6 +2,7 @@
 //! for one does so with a deadline.
 
 use super::change::{Change, Refusal, Staged};
+use super::comparison::{IndexAnswer, IndexAsk};
 use super::info::Info;
 use super::marks::Marks;
 use super::record::{Outcome, Record};
@@ -103,6 +104,10 @@ pub enum Message {
         /// Known commits.
         committed: Marks,
     },
+    /// Asks about the receiver's index: records that the sender lacks are in no log any more.
+    IndexAsk(Box<IndexAsk>),
+    /// The answer.
+    IndexAnswer(Box<IndexAnswer>),
     /// A front asks for the lock of an operation, and for a plan.
     LockRequest {
         /// Which operation.

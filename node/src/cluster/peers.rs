@@ -1,7 +1,6 @@
 //! Who is alive: heartbeats echoed both ways, and what each peer last said of itself (Chandra and Toueg's eventually
 //! perfect detector, by timeouts).
 
-use super::election::FAR_BEHIND;
 use super::info::{DiskReport, Info, RoleName};
 use super::io::Liveness;
 use super::marks::Marks;
@@ -19,6 +18,9 @@ pub(super) struct Peer {
     pub(super) echoed: Micros,
     /// The clock of its newest heartbeat, which we echo.
     pub(super) to_echo: Micros,
+    /// When we last sent it one, and how much more slowly than usual they go.
+    beaten: Micros,
+    pace: Micros,
     /// Its port refused us since its last heartbeat.
     refused: bool,
     /// What its last heartbeat said; `None` until one came.
@@ -67,6 +69,8 @@ impl Peers {
             heard: now,
             echoed: now,
             to_echo: 0,
+            beaten: 0,
+            pace: 0,
             refused: false,
             said: None,
             covered: Marks::default(),
@@ -106,6 +110,16 @@ impl Peers {
         peer.said.replace(info).is_none()
     }
 
+    /// What to echo to a peer, when the next heartbeat to it is due at this pace.
+    pub(super) fn time_to_beat(&mut self, node: NodeId, now: Micros, pace: Micros) -> Option<Micros> {
+        let peer = self.all.get_mut(&node)?;
+        if pace > 0 && peer.pace == pace && now.saturating_sub(peer.beaten) < pace {
+            return None;
+        }
+        (peer.beaten, peer.pace) = (now, pace);
+        Some(peer.to_echo)
+    }
+
     /// What a node ever said to have in its log, since our start.
     pub(super) fn covered(&self, node: NodeId) -> Option<&Marks> {
         self.all.get(&node).map(|p| &p.covered)
@@ -124,10 +138,14 @@ impl Peers {
         self.all.get(&node).is_some_and(|p| self.is_linked(p, now))
     }
     fn is_linked(&self, p: &Peer, now: Micros) -> bool {
-        !p.refused
-            && p.said.is_some()
-            && now - p.echoed.min(now) <= self.suspect
-            && now - p.heard.min(now) <= self.suspect
+        !p.refused && p.said.is_some() && self.silence(p, now) <= self.suspect
+    }
+    /// For how much longer than their pace allows its heartbeats, or echoes of ours, have not come.
+    fn silence(&self, p: &Peer, now: Micros) -> Micros {
+        let theirs = p.said.as_ref().map_or(0, |said| said.pace.min(self.down));
+        let unheard = now.saturating_sub(p.heard).saturating_sub(theirs);
+        let unechoed = now.saturating_sub(p.echoed).saturating_sub(theirs).saturating_sub(p.pace);
+        unheard.max(unechoed)
     }
 
     /// All peers linked both ways.
@@ -142,21 +160,25 @@ impl Peers {
     }
 
     pub(super) fn is_down(&self, node: NodeId, now: Micros) -> bool {
-        self.all.get(&node).is_none_or(|p| now.saturating_sub(p.echoed.min(p.heard)) > self.down)
+        self.all.get(&node).is_none_or(|p| self.silence(p, now) > self.down)
     }
 
-    /// How many peers are, or may soon be again, members: not Down, and not linked with a disk that hangs or a log that
-    /// lacks too much of `logged`.
-    pub(super) fn expected(&self, now: Micros, logged: &Marks) -> usize {
-        let counts =
-            |(id, p): &(&NodeId, &Peer)| !self.is_down(**id, now) && p.said.as_ref().is_none_or(|i| is_fit(i, logged));
+    /// How many peers are, or may soon be again, members: not Down, and not known as unfit.
+    pub(super) fn expected(&self, now: Micros, is_fit: impl Fn(&Info) -> bool) -> usize {
+        let counts = |(id, p): &(&NodeId, &Peer)| !self.is_down(**id, now) && p.said.as_ref().is_none_or(&is_fit);
         self.all.iter().filter(counts).count()
     }
 
     /// Whether a peer that is not Down is away or not fit to be a member, which may pass.
-    pub(super) fn recovering(&self, now: Micros, logged: &Marks) -> bool {
-        let fit = |p: &Peer| self.is_linked(p, now) && p.said.as_ref().is_some_and(|i| is_fit(i, logged));
+    pub(super) fn recovering(&self, now: Micros, is_fit: impl Fn(&Info) -> bool) -> bool {
+        let fit = |p: &Peer| self.is_linked(p, now) && p.said.as_ref().is_some_and(&is_fit);
         self.all.iter().any(|(id, p)| !self.is_down(*id, now) && !fit(p))
+    }
+
+    /// What those that are not Down last said to have.
+    pub(super) fn marks_of_live(&self, now: Micros) -> impl Iterator<Item = &Marks> + '_ {
+        let live = self.all.iter().filter(move |(id, _)| !self.is_down(**id, now));
+        live.filter_map(|(_, p)| p.said.as_ref().map(|said| &said.marks))
     }
 
     pub(super) fn said(&self, node: NodeId) -> Option<&Info> {
@@ -192,9 +214,4 @@ impl Peers {
         }
         changed
     }
-}
-
-/// Whether a linked peer could be a member now.
-fn is_fit(said: &Info, logged: &Marks) -> bool {
-    said.disk.healthy && said.marks.lacks(logged) <= FAR_BEHIND
 }

@@ -3,10 +3,11 @@
 
 use super::marks::Marks;
 use super::record::{Outcome, PathEntry, Record};
-use super::storage::{Aging, Batch, MemberState, Mutation, Storage};
-use super::types::{BlobId, NodeId, OpId, PeerInfo};
+use super::storage::{Aging, Batch, MemberState, Mutation, PathRange, Storage};
+use super::types::{BlobId, NodeId, OpId, PeerInfo, Position};
 use crate::path::FtpPath;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// The batch being built, and which of the earlier ones are on the disk.
@@ -17,6 +18,7 @@ pub(super) struct Pending {
     outcomes: BTreeMap<OpId, Option<Outcome>>,
     references: BTreeMap<BlobId, u64>,
     aging: BTreeMap<Aging, bool>,
+    truncated: Vec<Position>,
     met: Vec<Mutation>,
     state_dirty: bool,
     sync: bool,
@@ -48,6 +50,10 @@ impl Pending {
     pub(super) fn aging(&mut self, row: Aging, there: bool) {
         self.aging.insert(row, there);
     }
+    pub(super) fn truncate(&mut self, positions: Vec<Position>) {
+        self.truncated.extend(positions);
+        self.state_dirty = true;
+    }
     pub(super) fn met(&mut self, info: PeerInfo) {
         self.met.push(Mutation::Met(info));
     }
@@ -64,6 +70,7 @@ impl Pending {
             && self.outcomes.is_empty()
             && self.references.is_empty()
             && self.aging.is_empty()
+            && self.truncated.is_empty()
             && self.met.is_empty()
             && !self.state_dirty
     }
@@ -116,6 +123,9 @@ impl Pending {
         mutations.extend(std::mem::take(&mut self.outcomes).into_iter().map(|(op, o)| Mutation::Outcome(op, o)));
         mutations.extend(std::mem::take(&mut self.references).into_iter().map(|(b, n)| Mutation::References(b, n)));
         mutations.extend(std::mem::take(&mut self.aging).into_iter().map(|(row, there)| Mutation::Aging(row, there)));
+        if !self.truncated.is_empty() {
+            mutations.push(Mutation::Truncate(std::mem::take(&mut self.truncated)));
+        }
         mutations.append(&mut self.met);
         if std::mem::take(&mut self.state_dirty) {
             mutations.push(Mutation::State(state.clone()));
@@ -140,6 +150,41 @@ impl View<'_> {
     }
     pub(super) fn references(&self, blob: BlobId) -> u64 {
         self.pending.references.get(&blob).copied().unwrap_or_else(|| self.storage.references(blob))
+    }
+
+    /// Outcomes beyond an operation's, at most `limit`.
+    pub(super) fn outcomes(&self, after: Option<OpId>, limit: usize) -> Vec<(OpId, Outcome)> {
+        let after_bound = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let changed: Vec<_> = self.pending.outcomes.range((after_bound, Bound::Unbounded)).collect();
+        let mut merged: BTreeMap<OpId, Outcome> =
+            self.storage.outcomes(after, limit + changed.len()).into_iter().collect();
+        for (op, outcome) in changed {
+            match outcome {
+                Some(outcome) => drop(merged.insert(*op, *outcome)),
+                None => drop(merged.remove(op)),
+            }
+        }
+        merged.into_iter().take(limit).collect()
+    }
+
+    /// The paths of a range with their heads, at most `limit`.
+    pub(super) fn entries(&self, range: &PathRange, limit: usize) -> Vec<(FtpPath, PathEntry)> {
+        let after = range.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let upto = range.upto.as_ref().map_or(Bound::Unbounded, Bound::Included);
+        if range.after.is_some() && range.upto.is_some() && range.after >= range.upto {
+            return vec![];
+        }
+        let changed: Vec<_> = self.pending.entries.range::<FtpPath, _>((after, upto)).collect();
+        // Each of the changed ones may take one of the stored away.
+        let stored = self.storage.entries(range, limit + changed.len());
+        let mut merged: BTreeMap<FtpPath, PathEntry> = stored.into_iter().collect();
+        for (path, entry) in changed {
+            match entry {
+                Some(entry) => drop(merged.insert(path.clone(), entry.clone())),
+                None => drop(merged.remove(path)),
+            }
+        }
+        merged.into_iter().take(limit).collect()
     }
 
     /// Records beyond `marks` in the order of the log, at most `limit`.

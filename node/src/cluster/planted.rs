@@ -29,6 +29,10 @@ pub enum Planted {
     HalfRename,
     /// I8: stamps are bare wall clocks.
     WallClock,
+    /// I2: the log loses records that are not in the index yet.
+    TruncatedTooEarly,
+    /// I2: an index that is taken over takes nothing away.
+    TransferKeepsAll,
     /// I8: a delete is collected before all nodes know of it.
     DeleteForgotten,
     /// I5: a leader without a lease answers reads.

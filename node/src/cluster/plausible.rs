@@ -34,6 +34,7 @@ impl Message {
             Self::Pulled { records, committed } => marked(committed).max(logged(records)),
             Self::Pull { marks, collecting } => of([*collecting, None]).max(marked(marks)),
             Self::Ack { epoch, .. } | Self::Coordinator { epoch, .. } | Self::Release { epoch } => epoch.0,
+            Self::IndexAnswer(answer) => marked(&answer.state.applied).max(marked(&answer.state.committed)),
             _ => 0,
         }
     }

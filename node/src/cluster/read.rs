@@ -59,7 +59,7 @@ impl Member {
         let oldest = self.reads.in_round.front().map_or(now, |(_, since)| *since);
         let waited = now - oldest;
         if waited > LOCAL_AFTER && self.leader.is_none() {
-            self.finish_round(Shows::Local);
+            self.finish_round(if self.is_borrowing() { Shows::Behind } else { Shows::Local });
         } else if waited > AT_MOST {
             self.finish_round(Shows::Behind);
         }

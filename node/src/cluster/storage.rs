@@ -22,8 +22,23 @@ pub trait Storage {
     /// Records that `marks` does not cover, in the order they were logged here (which is causal), at most `limit`.
     /// Cost is proportional to what is returned and to the number of epochs, never to the length of the log.
     fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>>;
+    /// The oldest records that are still in the log, at most `limit`.
+    fn oldest(&self, limit: usize) -> Vec<Arc<Record>>;
+    /// The paths of a range with their heads, in bytewise order, at most `limit`.
+    fn entries(&self, range: &PathRange, limit: usize) -> Vec<(FtpPath, PathEntry)>;
+    /// Outcomes of operations beyond `after`, in the order of their ids, at most `limit`.
+    fn outcomes(&self, after: Option<OpId>, limit: usize) -> Vec<(OpId, Outcome)>;
     /// Rows of one kind beyond `after`, the oldest first, at most `limit`.
     fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging>;
+}
+
+/// A range of paths in bytewise order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PathRange {
+    /// Begins behind this path; at the first one if there is none.
+    pub after: Option<FtpPath>,
+    /// Ends with this path; with the last one if there is none.
+    pub upto: Option<FtpPath>,
 }
 
 /// A head that will be collected once it is old. A row may outlive its head; whoever looks at it finds out.
@@ -65,6 +80,8 @@ pub struct Batch {
 pub enum Mutation {
     /// Appends a record to the log. Arrival order is the order of these changes.
     Record(Arc<Record>),
+    /// Removes records from the log.
+    Truncate(Vec<Position>),
     /// Sets the heads of a path, or drops the path. The store keeps the listing row of the visible head in step.
     Entry(FtpPath, Option<PathEntry>),
     /// Sets or drops an outcome.
@@ -92,6 +109,13 @@ pub struct MemberState {
     pub applied: Marks,
     /// How far each epoch's own leader is known to have committed.
     pub committed: Marks,
+    /// Records that may not be in the log any more; all of them are applied.
+    #[serde(default)]
+    pub truncated: Marks,
+    /// What others had applied of whom part of the index was taken over: until all of it is applied here, too, the index is
+    /// none that anybody ever had.
+    #[serde(default)]
+    pub borrowed: Marks,
     /// The greatest clock seen.
     pub hlc: Hlc,
     /// Whom any cover ever named and no record forgot.

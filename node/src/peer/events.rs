@@ -9,6 +9,9 @@ pub(crate) fn log(event: &Event) {
         Event::Serving { epoch } => tracing::info!(%epoch, "leads"),
         Event::Follows { leader, epoch } => tracing::info!(?leader, %epoch, "follows"),
         Event::Leaderless => tracing::info!("no leader"),
+        Event::TookIndex { from, paths } => {
+            tracing::info!(peer = ?from, paths, "took over an index: records were truncated")
+        }
         Event::Forgot { node } => tracing::warn!(peer = ?node, "removed from the cluster for good"),
         Event::Liveness { node, liveness } if *liveness == Liveness::Alive => {
             tracing::info!(peer = ?node, "peer is alive")

@@ -5,6 +5,7 @@
 use super::acquaintance::Presence;
 use super::frame::{FRAME_MAX, FrameError, encode, read_frame};
 use super::greeter::Greeted;
+use super::shorthand::Shorthand;
 use super::tls::PeerStream;
 use crate::cluster::{Message, NodeId, PeerInfo};
 use serde::{Deserialize, Serialize};
@@ -150,18 +151,23 @@ async fn write_all(writer: &mut WriteHalf<BufReader<PeerStream>>, queues: &mut Q
     // At once, to show that this connection is the one in use.
     let mut first = Some(Packet::Ping);
     let mut left_out = LeftOut::default();
+    let mut shorthand = Shorthand::default();
     loop {
         let packet = if first.is_some() { first.take() } else { queues.next().await };
         let Some(packet) = packet else { return LinkEnd::Stopped };
         bytes.clear();
         bytes.shrink_to(WRITE_BATCH);
         let mut next = Some(packet);
-        while let Some(packet) = next {
+        while let Some(mut packet) = next {
+            if let Packet::Message(message) = &mut packet {
+                shorthand.shorten(message);
+            }
             // Only a bug makes a message that long: the link could not carry it the next time either.
-            if let Err(error) = encode(&packet, &mut bytes)
-                && let Some(count) = left_out.line(Instant::now())
-            {
-                tracing::error!(message = kind(&packet), %error, count, "messages left out");
+            if let Err(error) = encode(&packet, &mut bytes) {
+                shorthand = Shorthand::default(); // what was left out is not known there
+                if let Some(count) = left_out.line(Instant::now()) {
+                    tracing::error!(message = kind(&packet), %error, count, "messages left out");
+                }
             }
             next = if bytes.len() < WRITE_BATCH { queues.try_next() } else { None };
         }
@@ -256,7 +262,7 @@ pub(crate) async fn receive_all(
     events: mpsc::Sender<LinkEvent>,
     stop: CancellationToken,
 ) -> LinkEnd {
-    let mut buffer = Vec::new();
+    let (mut buffer, mut shorthand) = (Vec::new(), Shorthand::default());
     let receive = async {
         loop {
             let packet = match next_packet(&mut stream, &mut buffer).await {
@@ -264,7 +270,8 @@ pub(crate) async fn receive_all(
                 Ok(packet) => packet,
             };
             presence.heard(Instant::now());
-            let Packet::Message(message) = packet else { continue };
+            let Packet::Message(mut message) = packet else { continue };
+            shorthand.expand(&mut message);
             if events.send(LinkEvent::Received(from, message)).await.is_err() {
                 return LinkEnd::Stopped;
             }

@@ -3,7 +3,7 @@
 use super::link::{LeftOut, LinkEvent, Outgoing, Packet, kind};
 use super::testing::{Authority, boots, info};
 use super::{Discovery, FRAME_MAX, Greeter, Identity, Port, StaticSeeds, acceptor, dialler, encode};
-use crate::cluster::{Epoch, Info, Message, NodeId};
+use crate::cluster::{Epoch, Message, NodeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -199,17 +199,7 @@ async fn peer_that_reads_nothing_loses_the_link_not_the_senders_memory() {
 #[tokio::test]
 async fn heartbeat_goes_first() {
     let (out, mut queues) = super::link::queues(CancellationToken::new());
-    let info = Box::new(Info {
-        role: Default::default(),
-        promised: Epoch::default(),
-        leader: None,
-        held: false,
-        marks: Default::default(),
-        committed: 0,
-        disk: Default::default(),
-        wall: 0,
-        clock_ahead: 0,
-    });
+    let info = Box::default();
     out.send(Message::Answer);
     out.send(Message::Heartbeat { sent: 1, echo: 0, info });
     let first = queues.next().await;

@@ -19,6 +19,7 @@ mod link;
 #[cfg(test)]
 mod link_tests;
 mod quiet;
+mod shorthand;
 mod start;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -5,8 +5,9 @@
 use super::keys::{self, Table};
 use super::overlay::{Merged, Reader};
 use super::row::Row;
+use super::state::Written;
 use super::tables::Writes;
-use crate::cluster::{Batch, Marks, Mutation, PathEntry, Record, Version};
+use crate::cluster::{Batch, Marks, Mutation, PathEntry, Position, Record, Version};
 use crate::path::FtpPath;
 use fjall::Slice;
 use std::collections::BTreeSet;
@@ -17,8 +18,12 @@ use std::ops::Range;
 pub(super) struct LogEnd {
     /// The number the next record gets.
     pub(super) arrival: u64,
+    /// No record has a lower one.
+    pub(super) oldest: u64,
     /// What is in the log.
     pub(super) marks: Marks,
+    /// The watermarks of the state as they were written last.
+    pub(super) written: Written,
 }
 
 /// Changes that build up over a reader; what was changed already is read back.
@@ -46,6 +51,7 @@ impl<R: Reader> Changes<'_, R> {
     fn apply(&mut self, mutation: &Mutation, end: &mut LogEnd) {
         match mutation {
             Mutation::Record(record) => self.record(record, end),
+            Mutation::Truncate(positions) => positions.iter().for_each(|at| self.truncate(*at, end)),
             Mutation::Entry(path, entry) => self.entry(path, entry.as_ref()),
             Mutation::Outcome(op, outcome) => {
                 self.set(Table::Outcomes, keys::op(*op), outcome.as_ref().map(keys::encode))
@@ -59,7 +65,9 @@ impl<R: Reader> Changes<'_, R> {
             }
             Mutation::Forgotten(node) => self.set(Table::Met, keys::node(*node), None),
             Mutation::Met(info) => self.set(Table::Met, keys::node(info.node), Some(keys::encode(info))),
-            Mutation::State(state) => self.set(Table::Meta, keys::state(), Some(keys::encode(state))),
+            Mutation::State(state) => {
+                end.written.changes(state).into_iter().for_each(|(table, key, value)| self.set(table, key, value));
+            }
         }
     }
 
@@ -69,6 +77,16 @@ impl<R: Reader> Changes<'_, R> {
         self.set(Table::Log, number, Some(keys::encode(record)));
         end.arrival += 1;
         end.marks.raise(record.epoch(), record.position.seq + 1);
+    }
+
+    /// Records are truncated in the order of their arrival.
+    fn truncate(&mut self, at: Position, end: &mut LogEnd) {
+        let key = keys::position(at);
+        if let Some(number) = self.get(Table::Position, &key) {
+            end.oldest = keys::read_arrival(&number) + 1;
+            self.set(Table::Position, key, None);
+            self.set(Table::Log, number, None);
+        }
     }
 
     fn entry(&mut self, path: &FtpPath, entry: Option<&PathEntry>) {

@@ -2,7 +2,7 @@
 //! its format version. Encodings only, nothing here reads or writes.
 
 use super::error::fatal;
-use crate::cluster::{Aging, AgingKind, BlobId, Epoch, Hlc, NodeId, OpId, Position, Token};
+use crate::cluster::{Aging, AgingKind, BlobId, Epoch, Hlc, NodeId, OpId, PathRange, Position, Token};
 use crate::path::FtpPath;
 use fjall::Slice;
 use serde::Serialize;
@@ -35,13 +35,15 @@ pub(super) enum Table {
     Aging,
     /// Node → what it said of itself.
     Met,
+    /// Which watermarks, and epoch → how many of its records.
+    Marks,
     /// The singletons.
     Meta,
 }
 
 impl Table {
     /// All of them, in the order of their numbers.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Log,
         Self::Position,
         Self::Index,
@@ -52,6 +54,7 @@ impl Table {
         Self::Unconfirmed,
         Self::Aging,
         Self::Met,
+        Self::Marks,
         Self::Meta,
     ];
     /// Its name on disk.
@@ -67,6 +70,7 @@ impl Table {
             Self::Unconfirmed => "unconfirmed",
             Self::Aging => "aging",
             Self::Met => "met",
+            Self::Marks => "marks",
             Self::Meta => "meta",
         }
     }
@@ -115,6 +119,22 @@ pub(super) fn read_path(bytes: &[u8]) -> FtpPath {
     let text = String::from_utf8_lossy(bytes).into_owned();
     FtpPath::try_from(text).unwrap_or_else(|error| fatal("a path in the database cannot be read", &error))
 }
+/// One epoch in one kind of watermarks.
+pub(super) fn mark(kind: u8, epoch: Epoch) -> Slice {
+    [&[kind], &epoch.0.to_be_bytes()[..], &epoch.1.to_be_bytes()].concat().into()
+}
+/// Reads [`mark`] back.
+pub(super) fn read_mark(bytes: &[u8]) -> (u8, Epoch) {
+    let [kind, epoch @ ..] = exactly::<17>(bytes);
+    let [counter, nonce] = [0, 8].map(|at| u64::from_be_bytes(exactly(&epoch[at..at + 8])));
+    (kind, Epoch(counter, nonce))
+}
+/// The paths of a range. No path has a NUL in it: one behind a path is the least key beyond it.
+pub(super) fn paths(range: &PathRange) -> Range<Slice> {
+    let beyond = |path: &FtpPath| Slice::from([path.as_str().as_bytes(), &[0]].concat());
+    let all = all();
+    range.after.as_ref().map_or(all.start, beyond)..range.upto.as_ref().map_or(all.end, beyond)
+}
 /// A child of a directory. No path has a NUL in it, so all children of a directory are together, in the order of names.
 pub(super) fn child(dir: &FtpPath, name: &str) -> Slice {
     [dir.as_str().as_bytes(), &[0], name.as_bytes()].concat().into()
@@ -134,6 +154,11 @@ pub(super) fn read_child(dir: &FtpPath, key: &[u8]) -> String {
 /// An operation.
 pub(super) fn op(op: OpId) -> Slice {
     op.0.to_be_bytes().into()
+}
+/// All operations beyond `after`.
+pub(super) fn ops_after(after: Option<OpId>) -> Range<Slice> {
+    let all = all();
+    after.map_or(all.start, |after| [&*op(after), &[0]].concat().into())..all.end
 }
 /// Reads [`op`] back.
 pub(super) fn read_op(bytes: &[u8]) -> OpId {

@@ -14,6 +14,7 @@ mod lock;
 mod overlay;
 mod private;
 mod row;
+mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ pub use row::Row;
 pub use verify::{FileReport, Summary, verify};
 
 use crate::cluster::{
-    Aging, AgingKind, Batch, BlobId, Digest, DiskReport, Head, Marks, MemberState, NodeId, OpId, Outcome, PathEntry,
+    Aging, AgingKind, Batch, BlobId, Digest, DiskReport, Head, Marks, NodeId, OpId, Outcome, PathEntry, PathRange,
     Position, Record, Restored, Storage, Version,
 };
 use crate::path::FtpPath;
@@ -40,6 +41,7 @@ use identity::Identity;
 use keys::Table;
 use lock::DirectoryLock;
 use overlay::{Reader, View};
+use state::Written;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
@@ -110,8 +112,10 @@ impl Store {
         let unreferenced = verify::unreferenced(&tables, &files);
         let files: u64 = files.iter().map(|(_, length)| length).sum();
         used.store(inline + files, Ordering::Relaxed);
-        let end = Mutex::new(log_end(&tables));
+        let mut end = log_end(&tables);
         let view = Arc::new(View::new(tables));
+        end.written = Written::read(&*view);
+        let end = Mutex::new(end);
         let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), persisted)?;
         Ok(Arc::new(Self { writer, view, blobs, used, end, identity, unreferenced, _lock: lock }))
     }
@@ -127,7 +131,7 @@ impl Store {
 
     /// What a member starts from; its blobs are those found when the store was opened. Blocking.
     pub fn restored(&self) -> Restored {
-        let mut state: MemberState = self.read(Table::Meta, &keys::state()).unwrap_or_default();
+        let mut state = state::read(&*self.view).unwrap_or_default();
         state.digest = state.digest.or_else(|| Some(self.digest()));
         let tail = self.records_beyond(&state.applied, usize::MAX);
         let tables = &self.view.tables;
@@ -234,8 +238,10 @@ impl Store {
 
 /// Where the log ends, read from its tables: two lookups, and one for each epoch.
 fn log_end(tables: &Tables) -> LogEnd {
-    let last = tables.keys(Table::Log, keys::all()).next_back();
-    let mut end = LogEnd { arrival: last.map_or(0, |key| keys::read_arrival(&key) + 1), ..LogEnd::default() };
+    let number = |key: Option<Slice>| key.map(|key| keys::read_arrival(&key));
+    let last = number(tables.keys(Table::Log, keys::all()).next_back());
+    let oldest = number(tables.keys(Table::Log, keys::all()).next()).unwrap_or(0);
+    let mut end = LogEnd { arrival: last.map_or(0, |last| last + 1), oldest, ..LogEnd::default() };
     let mut range = keys::all();
     while let Some(key) = tables.keys(Table::Position, range.clone()).next_back() {
         let Position { epoch, seq } = keys::read_position(&key);
@@ -258,6 +264,20 @@ impl Storage for Store {
     }
     fn references(&self, blob: BlobId) -> u64 {
         self.read(Table::References, &keys::blob(blob)).unwrap_or(0)
+    }
+    fn oldest(&self, limit: usize) -> Vec<Arc<Record>> {
+        // Not from the very first key: what was truncated leaves marks that a scan would have to pass.
+        let from = keys::arrival(self.end().oldest);
+        let records = self.view.scan(Table::Log, from..keys::all().end).take(limit);
+        records.map(|(_, value)| Arc::new(keys::decode(&value))).collect()
+    }
+    fn entries(&self, range: &PathRange, limit: usize) -> Vec<(FtpPath, PathEntry)> {
+        let entries = self.view.scan(Table::Index, keys::paths(range)).take(limit);
+        entries.map(|(key, value)| (keys::read_path(&key), keys::decode(&value))).collect()
+    }
+    fn outcomes(&self, after: Option<OpId>, limit: usize) -> Vec<(OpId, Outcome)> {
+        let outcomes = self.view.scan(Table::Outcomes, keys::ops_after(after)).take(limit);
+        outcomes.map(|(key, value)| (keys::read_op(&key), keys::decode(&value))).collect()
     }
     fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging> {
         let rows = self.view.scan(Table::Aging, keys::aging_after(kind, after));

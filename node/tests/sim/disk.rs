@@ -2,18 +2,21 @@
 
 use crate::sim::rng::Rng;
 use node::cluster::{
-    Aging, AgingKind, Batch, BlobId, Epoch, Marks, MemberState, Mutation, NodeId, OpId, Outcome, PathEntry, PeerInfo,
-    Position, Record, Restored, Storage, Version,
+    Aging, AgingKind, Batch, BlobId, Marks, MemberState, Mutation, NodeId, OpId, Outcome, PathEntry, PathRange,
+    PeerInfo, Position, Record, Restored, Storage, Version,
 };
 use node::path::FtpPath;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Everything a store holds besides blobs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tables {
-    /// Records of each epoch with their number of arrival, in order of position.
-    log: BTreeMap<Epoch, Vec<(u64, Arc<Record>)>>,
+    /// Records with their number of arrival.
+    log: BTreeMap<Position, (u64, Arc<Record>)>,
+    /// The positions in the order of their arrival.
+    arrived: BTreeMap<u64, Position>,
     arrivals: u64,
     pub(crate) entries: BTreeMap<FtpPath, PathEntry>,
     /// Visible children by directory: the rows of listings.
@@ -30,7 +33,8 @@ impl Tables {
     fn apply(&mut self, batch: &Batch) -> Result<(), String> {
         for mutation in &batch.mutations {
             match mutation {
-                Mutation::Record(record) => self.append(record)?,
+                Mutation::Record(record) => self.append(record),
+                Mutation::Truncate(positions) => positions.iter().for_each(|p| self.truncate(*p)),
                 Mutation::Entry(path, entry) => self.set_entry(path, entry.as_ref()),
                 Mutation::Outcome(op, outcome) => set(&mut self.outcomes, *op, *outcome),
                 Mutation::References(blob, n) => set(&mut self.references, *blob, Some(*n).filter(|n| *n > 0)),
@@ -41,15 +45,31 @@ impl Tables {
                 Mutation::State(state) => self.state = state.clone(),
             }
         }
-        Ok(())
+        self.whole(batch)
     }
-    fn append(&mut self, record: &Arc<Record>) -> Result<(), String> {
-        let of = self.log.entry(record.epoch()).or_default();
-        if record.position.seq != of.len() as u64 {
-            return Err(format!("{:?} is appended after {} records of its epoch", record.position, of.len()));
-        }
+    fn append(&mut self, record: &Arc<Record>) {
         self.arrivals += 1;
-        of.push((self.arrivals, record.clone()));
+        self.log.insert(record.position, (self.arrivals, record.clone()));
+        self.arrived.insert(self.arrivals, record.position);
+    }
+    fn truncate(&mut self, position: Position) {
+        if let Some((number, _)) = self.log.remove(&position) {
+            self.arrived.remove(&number);
+        }
+    }
+    /// Whether what came is what the member says it has, each record behind the one before it.
+    fn whole(&self, batch: &Batch) -> Result<(), String> {
+        let came =
+            batch.mutations.iter().filter_map(|m| if let Mutation::Record(r) = m { Some(r.position) } else { None });
+        for Position { epoch, seq } in came {
+            let before = seq.checked_sub(1).map(|seq| Position { epoch, seq });
+            if before.is_some_and(|p| !self.log.contains_key(&p) && !self.state.truncated.has(p)) {
+                return Err(format!("{epoch:?}/{seq} is appended, and the one before it is not there"));
+            }
+            if !self.state.logged.has(Position { epoch, seq }) {
+                return Err(format!("{epoch:?}/{seq} is appended, and the state says {:?}", self.state.logged));
+            }
+        }
         Ok(())
     }
     fn set_entry(&mut self, path: &FtpPath, entry: Option<&PathEntry>) {
@@ -64,28 +84,30 @@ impl Tables {
         }
         set(&mut self.entries, path.clone(), entry.cloned());
     }
+    /// Whether a record is or was in the log.
     pub(crate) fn has(&self, position: Position) -> bool {
-        self.log.get(&position.epoch).is_some_and(|of| position.seq < of.len() as u64)
+        self.log.contains_key(&position) || self.state.truncated.has(position)
     }
-    /// What the log holds, counted, not as the member says.
+    /// What the log holds or held, counted, not as the member says.
     pub(crate) fn marks(&self) -> Marks {
-        Marks::from(self.log.iter().map(|(e, of)| (*e, of.len() as u64)).collect::<Vec<_>>())
+        let mut marks = self.state.truncated.clone();
+        for position in self.log.keys() {
+            marks.raise(position.epoch, position.seq + 1);
+        }
+        marks
     }
     pub(crate) fn children(&self, dir: &FtpPath) -> impl Iterator<Item = &String> {
         self.rows.get(dir).into_iter().flatten()
     }
-    fn arrived_beyond(&self, marks: &Marks) -> Vec<(u64, &Arc<Record>)> {
-        let beyond = |(e, of): (&Epoch, &'_ Vec<(u64, Arc<Record>)>)| (marks.count(*e) as usize).min(of.len());
-        let mut found: Vec<_> =
-            self.log.iter().flat_map(|(e, of)| of[beyond((e, of))..].iter().map(|(n, r)| (*n, r))).collect();
-        found.sort_by_key(|(n, _)| *n);
-        found
+    fn arrived_beyond(&self, marks: &Marks) -> impl Iterator<Item = &Arc<Record>> {
+        let beyond = self.arrived.values().filter(move |p| !marks.has(**p));
+        beyond.filter_map(|p| self.log.get(p)).map(|(_, record)| record)
     }
     fn restored(&self, blobs: &BTreeMap<BlobId, u64>) -> Restored {
         let unsettled = |e: &PathEntry| e.heads.iter().any(|h| !h.confirmed);
         Restored {
             state: self.state.clone(),
-            tail: self.arrived_beyond(&self.state.applied).into_iter().map(|(_, r)| r.clone()).collect(),
+            tail: self.arrived_beyond(&self.state.applied).cloned().collect(),
             unconfirmed: self.entries.iter().filter(|(_, e)| unsettled(e)).map(|(p, _)| p.clone()).collect(),
             met: self.met.values().cloned().collect(),
             outcomes: self.outcomes.keys().copied().collect(),
@@ -131,7 +153,21 @@ impl Storage for Tables {
         self.references.get(&blob).copied().unwrap_or(0)
     }
     fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>> {
-        self.arrived_beyond(marks).into_iter().take(limit).map(|(_, r)| r.clone()).collect()
+        self.arrived_beyond(marks).take(limit).cloned().collect()
+    }
+    fn oldest(&self, limit: usize) -> Vec<Arc<Record>> {
+        self.arrived_beyond(&Marks::default()).take(limit).cloned().collect()
+    }
+    fn entries(&self, range: &PathRange, limit: usize) -> Vec<(FtpPath, PathEntry)> {
+        let after = range.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let within = |path: &FtpPath| range.upto.as_ref().is_none_or(|upto| path <= upto);
+        let found = self.entries.range::<FtpPath, _>((after, Bound::Unbounded)).take_while(|(path, _)| within(path));
+        found.take(limit).map(|(path, entry)| (path.clone(), entry.clone())).collect()
+    }
+    fn outcomes(&self, after: Option<OpId>, limit: usize) -> Vec<(OpId, Outcome)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.outcomes.range((after, Bound::Unbounded)).take(limit);
+        found.map(|(op, outcome)| (*op, *outcome)).collect()
     }
     fn aging(&self, kind: AgingKind, after: Option<&Aging>, limit: usize) -> Vec<Aging> {
         let rows = self.aging.iter().filter(|row| row.kind == kind && after.is_none_or(|a| *row > a));

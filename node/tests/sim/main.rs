@@ -151,6 +151,7 @@ fn print(totals: &Totals, seeds: u64) {
         t.order.placed, t.order.answered, t.order.windows
     );
     println!("epochs {}, elections of another leader {}, merge records {}", t.epochs, t.elections, t.merges);
+    println!("indexes taken over {}", t.transfers);
     println!("partitions {}, conflicts acknowledged {}, stale twins at rest {}", t.partitions, t.conflicts, t.stale);
     let share = |n: u64| n * 100 / seeds.max(1);
     println!("seeds with an election between acknowledged writes {} %", share(t.acked_after_election));

@@ -72,6 +72,11 @@ impl Plan {
             stall_bytes: 64 * 1024,
             records_per_frame: rng.pick(&[512, 512, 3]) as usize,
             effects_per_record: rng.pick(&[1000, 2, 1]) as usize,
+            mesh: rng.pick(&[16, 16, 3]) as usize,
+            far_behind: rng.pick(&[1000, 1000, 40]),
+            log_least: rng.pick(&[4000, 30, 8]),
+            log_most: rng.pick(&[200_000, 60, 12]),
+            index_range: rng.pick(&[1024, 4, 1]) as usize,
             ..Config::default()
         };
         let (clients, paths) = rng.pick(&[(8, 10), (8, 10), (8, 5), (6, 2)]);

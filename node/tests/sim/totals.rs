@@ -27,6 +27,8 @@ pub(crate) struct Totals {
     /// What one order had to explain.
     pub(crate) order: Coverage,
     pub(crate) epochs: u64,
+    /// Indexes taken over for want of records.
+    pub(crate) transfers: u64,
     /// Records by which a leader took over what another had logged meanwhile.
     pub(crate) merges: u64,
     /// Reigns of another node than the one before.
@@ -99,6 +101,7 @@ impl Totals {
             (&mut self.order.placed, other.order.placed),
             (&mut self.order.answered, other.order.answered),
             (&mut self.epochs, other.epochs),
+            (&mut self.transfers, other.transfers),
             (&mut self.merges, other.merges),
             (&mut self.elections, other.elections),
             (&mut self.in_flight, other.in_flight),

@@ -11,7 +11,7 @@ use crate::sim::rng::Rng;
 use crate::sim::topology::Pairs;
 use crate::sim::totals::Totals;
 use crate::sim::uploads;
-use node::cluster::{Input, MS, Message, OpId, Output, RoleName};
+use node::cluster::{Event, Input, MS, Message, OpId, Output, RoleName};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -267,6 +267,7 @@ impl World {
                 Output::Event(event) => {
                     self.history.note(self.now, || format!("{at}: {}", brief(&event)));
                     self.totals.elected_after_ack |= self.totals.acks > 0 && self.truth.new_leader(&event);
+                    self.totals.transfers += u64::from(matches!(event, Event::TookIndex { .. }));
                     self.moment(at, &event);
                 }
             }

@@ -11,7 +11,10 @@ impl Truth {
     pub(super) fn changed(&self, at: usize, mutation: &Mutation, tables: &Tables) -> Result<(), Broken> {
         if let Mutation::Entry(path, Some(entry)) = mutation {
             self.entry(at, path, entry)?;
-            let half = |h: &&Head| !tables.state.applied.has(self.last(h.position));
+            // While another's index is being taken over, nothing is shown of it.
+            let state = &tables.state;
+            let known = |p| state.applied.has(p) || state.borrowed.has(p);
+            let half = |h: &&Head| !known(self.last(h.position));
             if let Some(head) = entry.heads.iter().find(half) {
                 let what = format!("{at} shows {head:?} at {path}, a part of what it has not all of");
                 return Err(Broken::new("I10", what));

@@ -189,6 +189,7 @@ impl Truth {
             Event::Follows { .. }
             | Event::Leaderless
             | Event::Forgot { .. }
+            | Event::TookIndex { .. }
             | Event::Liveness { .. }
             | Event::ClockAhead { .. } => Ok(()),
         }
