@@ -223,6 +223,8 @@ impl Member {
             } else if now - sent.since > RESEND {
                 *sent = Sent { had: has, ..fresh() };
             }
+            // It may have got an index from somebody else.
+            sent.marks.join(&said.marks);
             let behind = !sent.marks.covers(logged) && !sent.full;
             if !behind || !sent.marks.covers(&self.log.state.truncated) {
                 continue;
