@@ -297,9 +297,13 @@ impl Member {
 
     fn tick(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
-        let stalled = now - self.last_tick.min(now) > self.lease();
+        let stalled = now - self.last_tick.min(now);
         self.last_tick = now;
-        if stalled && matches!(self.role, Role::Lead(_)) {
+        if stalled > self.config.suspect {
+            // It was deaf, they need not be dumb: it listens before it takes itself for the only one left, and leads.
+            self.step_down(cx);
+            self.wait_until = now + self.config.suspect;
+        } else if stalled > self.lease() && matches!(self.role, Role::Lead(_)) {
             self.collect(cx); // a leader that stalled collects again first
         }
         for (node, liveness) in self.peers.changes(now) {

@@ -152,6 +152,22 @@ fn leader_whose_clock_jumps_ahead_steps_down() {
 }
 
 #[test]
+fn leader_that_stood_still_listens_before_it_leads_again() {
+    let mut pair = Pair::new(0);
+    pair.pass(2000);
+    assert!(pair.took_over());
+    pair.events.clear();
+    pair.now = Now { mono: pair.now.mono + 5000 * MS, wall: pair.now.wall + 5000 * MS };
+    pair.handle(Input::Tick);
+    let status = pair.member.status(pair.now);
+    assert_eq!((status.role, status.leader), (RoleName::Follow, None));
+    pair.pass(900);
+    assert!(!pair.took_over(), "its peer was silent only for who did not listen");
+    pair.pass(2000);
+    assert!(pair.took_over());
+}
+
+#[test]
 fn epoch_counter_gone_wild_is_dropped_and_said_once() {
     let mut pair = Pair::new(0);
     pair.pass(50);

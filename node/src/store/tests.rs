@@ -106,8 +106,7 @@ async fn reopening_keeps_everything() {
     assert_eq!(node.store.inline(blob(1)).unwrap(), "small");
     assert_eq!(node.store.report().used, 10);
     let restored = node.store.restored();
-    let digest = Some(node.store.digest()); // taken anew where a state has none
-    assert_eq!(restored.state, MemberState { digest, ..state });
+    assert_eq!(restored.state, MemberState { digest: Some(node.store.digest()), ..state });
     assert_eq!(positions(&restored.tail), [at(1, 1)], "the first is applied");
     assert_eq!(restored.unconfirmed, [p("/void")]);
     assert_eq!(restored.outcomes, [OpId(4)]);

@@ -71,8 +71,13 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it with its output thrown away.
     pub(crate) fn start(command: &mut Command) -> Outcome<Self> {
+        Self::start_logged(command, Stdio::null())
+    }
+
+    /// Starts it with its complaints kept.
+    pub(crate) fn start_logged(command: &mut Command, log: impl Into<Stdio>) -> Outcome<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         Ok(Self { child, program })
     }
 

@@ -1,5 +1,5 @@
-//! A cluster of real processes in a temporary directory: started with `trebol dev`, its nodes killed and restarted by
-//! process id. Whatever happens, dropping it kills what it started and nothing else.
+//! A cluster of real processes in a temporary directory: started with `trebol dev`, or node by node, its nodes killed and
+//! restarted by process id. Whatever happens, dropping it kills what it started and nothing else.
 
 use crate::control::{self, Control};
 use crate::wait::wait_for;
@@ -28,7 +28,7 @@ pub(crate) const START: Duration = Duration::from_secs(60);
 /// For a process to end: longer than the drain of 25 s.
 pub(crate) const STOP: Duration = Duration::from_secs(40);
 
-/// One node: a child of `dev`, later perhaps of ours.
+/// One node: a child of `dev` or, later perhaps, of ours.
 pub(crate) struct Node {
     /// As `dev` names it.
     pub(crate) name: String,
@@ -47,7 +47,7 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     /// All of it lies below this directory.
     directory: TempDir,
-    dev: Child,
+    dev: Option<Child>,
     environment: Vec<(&'static str, String)>,
     /// The nodes, in the order `dev` names them.
     pub(crate) nodes: Vec<Node>,
@@ -82,19 +82,34 @@ impl Cluster {
             .stderr(log)
             .spawn()?;
         let lines = read_lines(&mut dev)?;
-        let mut cluster = Self {
-            directory,
-            dev,
-            environment,
-            nodes: Vec::new(),
-            user: String::new(),
-            password: String::new(),
-            ca: PathBuf::new(),
-        };
+        let mut cluster = Self::empty(directory);
+        (cluster.environment, cluster.dev) = (environment, Some(dev));
         match cluster.learn(&lines) {
             Ok(()) => Ok(cluster),
             Err(failed) => Err(cluster.keep(failed)),
         }
+    }
+
+    /// No node yet, and no user.
+    pub(crate) fn empty(directory: TempDir) -> Self {
+        Self {
+            directory,
+            dev: None,
+            environment: Vec::new(),
+            nodes: Vec::new(),
+            user: String::new(),
+            password: String::new(),
+            ca: PathBuf::new(),
+        }
+    }
+
+    /// Starts one more node, with a command line of the test's own.
+    pub(crate) fn launch(&mut self, name: &str, ftp: SocketAddr, arguments: Vec<OsString>) -> Outcome {
+        let data = data_directory(&arguments)?;
+        let (child, input) = self.spawn(&arguments, &[])?;
+        let (name, pid) = (name.to_owned(), Pid::from_child(&child));
+        self.nodes.push(Node { name, ftp, pid, data, arguments, ours: Some((child, input)) });
+        Ok(())
     }
 
     /// Reads what `dev` prints until the line with the user, which is the last.
@@ -199,11 +214,18 @@ impl Cluster {
 
     /// The same with more settings.
     pub(crate) fn restart_with(&mut self, node: usize, more: &[(&str, &str)]) -> Outcome {
-        let log = File::options().append(true).open(self.directory.path().join("log"))?;
+        let (child, input) = self.spawn(&self.nodes[node].arguments, more)?;
         let node = &mut self.nodes[node];
+        node.pid = Pid::from_child(&child);
+        node.ours = Some((child, input));
+        Ok(())
+    }
+
+    fn spawn(&self, arguments: &[OsString], more: &[(&str, &str)]) -> Outcome<(Child, ChildStdin)> {
+        let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
         // A node started by dev ends when its input does: ours stays open until we drop it.
-        let mut child = Command::new(&node.arguments[0])
-            .args(&node.arguments[1..])
+        let mut child = Command::new(&arguments[0])
+            .args(&arguments[1..])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(more.iter().copied())
             .stdin(Stdio::piped())
@@ -211,28 +233,32 @@ impl Cluster {
             .stderr(log)
             .spawn()?;
         let input = child.stdin.take().ok_or("no input")?;
-        node.pid = Pid::from_child(&child);
-        node.ours = Some((child, input));
-        Ok(())
+        Ok((child, input))
     }
 
     /// Waits until every living node follows one leader and nobody is behind or lacks copies.
     pub(crate) fn settle(&self) -> Outcome<Value> {
         wait_for("all nodes to agree", START, || {
-            let living = (0..self.nodes.len()).filter(|node| alive(self.nodes[*node].pid));
-            let mut last = Value::Null;
-            for node in living {
-                let status = self.status(node)?;
-                let members = status["members"].as_array().ok_or("no members")?;
-                let calm = |member: &Value| member["liveness"] == "alive" && member["behind"] == 0;
-                let same = last.is_null() || (&last["leader"], &last["files"]) == (&status["leader"], &status["files"]);
-                let settled =
-                    members.len() == self.nodes.len() && members.iter().all(calm) && status["missing_copies"] == 0;
-                ensure(same && settled && status["leader"].is_string(), || format!("{status}"))?;
-                last = status;
-            }
-            Ok(last)
+            let status = self.agreed()?;
+            ensure(status["missing_copies"] == 0, || format!("{status}"))?;
+            Ok(status)
         })
+    }
+
+    /// What every living node says, if they all say the same: one leader, all alive, nobody behind, equal indexes.
+    pub(crate) fn agreed(&self) -> Outcome<Value> {
+        let mut last = Value::Null;
+        for node in (0..self.nodes.len()).filter(|node| alive(self.nodes[*node].pid)) {
+            let status = self.status(node)?;
+            let members = status["members"].as_array().ok_or("no members")?;
+            let calm = |member: &Value| member["liveness"] == "alive" && member["behind"] == 0;
+            let same =
+                last.is_null() || ["leader", "files", "digest"].into_iter().all(|field| last[field] == status[field]);
+            let settled = members.len() == self.nodes.len() && members.iter().all(calm);
+            ensure(same && settled && status["leader"].is_string(), || format!("{status}\nafter {last}"))?;
+            last = status;
+        }
+        Ok(last)
     }
 
     /// Ends everything as Ctrl-C does, and waits for it.
@@ -240,10 +266,12 @@ impl Cluster {
         for node in self.nodes.iter().filter(|node| node.ours.is_some() && alive(node.pid)) {
             kill_process(node.pid, Signal::TERM)?;
         }
-        if self.dev.try_wait()?.is_none() {
-            kill_process(Pid::from_child(&self.dev), Signal::TERM)?;
+        if let Some(dev) = &mut self.dev {
+            if dev.try_wait()?.is_none() {
+                kill_process(Pid::from_child(dev), Signal::TERM)?;
+            }
+            wait_for("the end of dev", STOP, || dev.try_wait()?.ok_or_else(|| Failed::from("it lives")))?;
         }
-        wait_for("the end of dev", STOP, || self.dev.try_wait()?.ok_or_else(|| Failed::from("it lives")))?;
         (0..self.nodes.len()).try_for_each(|node| self.await_end(node))
     }
 
@@ -260,17 +288,20 @@ impl Cluster {
 
     /// Runs a test on a fresh cluster; keeps its files when it fails.
     pub(crate) fn run(environment: &[(&'static str, &str)], test: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
-        let mut cluster = Self::start(environment)?;
-        match test(&mut cluster) {
-            Ok(()) => Ok(()),
-            Err(failed) => Err(cluster.keep(failed)),
-        }
+        Self::start(environment)?.try_out(test)
+    }
+
+    /// Runs a test on this cluster; keeps its files when it fails.
+    pub(crate) fn try_out(mut self, test: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
+        test(&mut self).map_err(|failed| self.keep(failed))
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let _ = self.dev.kill();
+        if let Some(dev) = &mut self.dev {
+            let _ = dev.kill();
+        }
         for node in &mut self.nodes {
             // Ids are reused only after the parent asked: dev is not asked for before this loop is done.
             if alive(node.pid) {
@@ -280,7 +311,9 @@ impl Drop for Cluster {
                 let _ = child.wait();
             }
         }
-        let _ = self.dev.wait();
+        if let Some(dev) = &mut self.dev {
+            let _ = dev.wait();
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! one choose. RFC 959, 2228, 4217. Blocking, with a read timeout; it never retries.
 
 use crate::{Outcome, ensure};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, IpAddr, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// Longest silence of a server. The longest documented wait of ours is 30 s, twice.
 const SILENCE: Duration = Duration::from_secs(70);
+/// In every certificate for clients, whatever the address of its node.
+const NAME: &str = "localhost";
 /// Longest reply read, in bytes.
 const LONGEST_REPLY: usize = 1 << 20;
 
@@ -28,8 +30,7 @@ impl Wire {
     /// Encrypts; the handshake runs with the first bytes.
     pub(crate) fn encrypt(self, trust: &Arc<ClientConfig>) -> Outcome<Self> {
         let Self::Plain(socket) = self else { return Err("encrypted twice".into()) };
-        let name = ServerName::IpAddress(IpAddr::from(socket.peer_addr()?.ip()));
-        let session = ClientConnection::new(trust.clone(), name)?;
+        let session = ClientConnection::new(trust.clone(), NAME.try_into()?)?;
         Ok(Self::Tls(Box::new(StreamOwned::new(session, socket))))
     }
 
@@ -223,9 +224,14 @@ impl Control {
         if self.protected { data.encrypt(&self.trust) } else { Ok(data) }
     }
 
-    /// STOR to its end; the reply is the caller's to judge.
+    /// STOR to its end; the reply is the caller's to judge, a refusal before the first byte too.
     pub(crate) fn put(&mut self, path: &str, bytes: &[u8]) -> Outcome<Reply> {
-        let mut data = self.transfer(&format!("STOR {path}"))?;
+        let data = self.passive()?;
+        let reply = self.command(&format!("STOR {path}"))?;
+        if !matches!(reply.code, 125 | 150) {
+            return Ok(reply);
+        }
+        let mut data = if self.protected { data.encrypt(&self.trust)? } else { data };
         data.write_all(bytes)?;
         data.close()?;
         self.reply()

@@ -4,6 +4,7 @@
 //! `cargo test -p node --test processes -- NAME` runs the tests whose names contain NAME. A test whose client is not
 //! installed is ignored with the reason, or fails where `TREBOL_REQUIRE_CLIENTS=1`. `TREBOL_LONG=1` makes files large.
 
+mod bad_peers;
 mod clients;
 mod cluster;
 mod control;
@@ -11,6 +12,9 @@ mod cuts;
 mod death;
 mod edges;
 mod inputs;
+mod ledger;
+mod network;
+mod partition;
 mod strangers;
 mod tree;
 mod verify;
@@ -36,8 +40,10 @@ fn main() -> ExitCode {
         writers::STORIES,
         cuts::STORIES,
         strangers::STORIES,
+        bad_peers::STORIES,
         inputs::STORIES,
         edges::STORIES,
+        partition::STORIES,
     ];
     let trials = stories.into_iter().flatten().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -45,10 +51,13 @@ fn main() -> ExitCode {
 
 /// What a test needs that no package installs: the right to mount a disk of a given size.
 const MOUNT: &str = "mount";
+/// The same: the right to make networks.
+const NETWORKS: &str = "networks";
 
 fn trial(&(name, needs, run): &Story) -> Trial {
     Trial::ignorable_test(name, move || match needs.iter().find(|need| !available(need)) {
         Some(&MOUNT) => Ok(Completion::ignored_with("no right to mount a small disk")),
+        Some(&NETWORKS) => Ok(Completion::ignored_with("no right to make network namespaces")),
         Some(client) if std::env::var("TREBOL_REQUIRE_CLIENTS").is_ok_and(|set| set == "1") => {
             Err(format!("{client} is not installed, and TREBOL_REQUIRE_CLIENTS=1").into())
         }
@@ -58,7 +67,11 @@ fn trial(&(name, needs, run): &Story) -> Trial {
 }
 
 fn available(need: &str) -> bool {
-    if need == MOUNT { clients::may_mount() } else { clients::installed(need) }
+    match need {
+        MOUNT => clients::may_mount(),
+        NETWORKS => network::may_divide(),
+        client => clients::installed(client),
+    }
 }
 
 /// Fails with the sentence unless it holds. Tests without `libtest` have no `assert!` that counts as one.

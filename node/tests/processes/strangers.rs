@@ -67,7 +67,7 @@ fn strangers() -> Outcome {
 }
 
 /// Says hello and reads to the end: a refusal may be an alert or a reset, or words.
-fn said(mut wire: impl Socket, words: &[u8]) -> Outcome<Vec<u8>> {
+pub(crate) fn said(mut wire: impl Socket, words: &[u8]) -> Outcome<Vec<u8>> {
     wire.socket().set_read_timeout(Some(REFUSAL))?;
     let _ = wire.write_all(words).and_then(|()| wire.flush());
     let mut got = Vec::new();
@@ -77,7 +77,7 @@ fn said(mut wire: impl Socket, words: &[u8]) -> Outcome<Vec<u8>> {
     Ok(got)
 }
 
-fn cluster_name(cluster: &Cluster) -> Outcome<String> {
+pub(crate) fn cluster_name(cluster: &Cluster) -> Outcome<String> {
     let file = cluster.settings(0)?;
     let settings: toml::Table = fs::read_to_string(file)?.parse()?;
     let name = settings.get("node").and_then(|node| node.get("cluster")).and_then(toml::Value::as_str);
@@ -85,7 +85,7 @@ fn cluster_name(cluster: &Cluster) -> Outcome<String> {
 }
 
 /// Coordination and raw bytes, from what the node says of itself.
-fn peer_ports(status: &Value) -> Outcome<[(Port, SocketAddr); 2]> {
+pub(crate) fn peer_ports(status: &Value) -> Outcome<[(Port, SocketAddr); 2]> {
     let of = |name: &str| -> Outcome<SocketAddr> {
         Ok(status["endpoints"][name].as_str().ok_or_else(|| format!("no {name}: {status}"))?.parse()?)
     };
@@ -111,7 +111,10 @@ fn hello(status: &Value, cluster: &str, port: Port) -> Outcome<Vec<u8>> {
     Ok(frame)
 }
 
-fn encrypted(address: SocketAddr, files: Option<&Issued>) -> Outcome<StreamOwned<ClientConnection, TcpStream>> {
+pub(crate) fn encrypted(
+    address: SocketAddr,
+    files: Option<&Issued>,
+) -> Outcome<StreamOwned<ClientConnection, TcpStream>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     // A stranger does not care whom it talks to.
@@ -127,7 +130,7 @@ fn encrypted(address: SocketAddr, files: Option<&Issued>) -> Outcome<StreamOwned
     Ok(StreamOwned::new(session, TcpStream::connect(address)?))
 }
 
-trait Socket: Read + Write {
+pub(crate) trait Socket: Read + Write {
     fn socket(&self) -> &TcpStream;
 }
 

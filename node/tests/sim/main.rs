@@ -1,6 +1,7 @@
 //! `cargo test -p node --test sim [-- [--seeds N] [--from M] [--fixed] [--one [--trace] [--short]]]`: thousands of seeded
 //! histories of whole members under faults, each checked against the invariants. `--fixed` breaks the network once instead
-//! and leaves it like that; `--short` leaves out what a failure does not need. Never part of the product.
+//! and leaves it like that; `--short` leaves out what a failure does not need; `--crowd N` prints figures of N nodes. Never
+//! part of the product.
 
 #[path = "mod.rs"]
 mod sim;
@@ -13,7 +14,7 @@ use sim::totals::Totals;
 use std::process::ExitCode;
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 5000;
 /// Seeds run twice, to see that a seed is a history.
 const TWICE: u64 = 4;
 /// Seeds of an ordinary run whose network stays broken.
@@ -22,6 +23,7 @@ const FIXED_SEEDS: u64 = 100;
 /// after acknowledged writes in conflict.
 const LEAST_BOTH: u64 = 30;
 
+#[derive(Debug, Default)]
 struct Arguments {
     from: u64,
     seeds: u64,
@@ -29,20 +31,22 @@ struct Arguments {
     trace: bool,
     short: bool,
     fixed: bool,
+    /// Figures of a cluster of so many nodes instead.
+    crowd: Option<usize>,
     /// What the test harness of other targets was asked for: a list, or other tests only.
     nothing: bool,
 }
 
 /// Takes what libtest takes, too, since `cargo test --workspace -- …` hands the same to every target.
 fn arguments() -> Arguments {
-    let mut found =
-        Arguments { from: 1, seeds: SEEDS, one: false, trace: false, short: false, fixed: false, nothing: false };
+    let mut found = Arguments { from: 1, seeds: SEEDS, ..Arguments::default() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = |or| words.next().and_then(|w| w.parse().ok()).unwrap_or(or);
         match word.as_str() {
             "--seeds" => found.seeds = number(SEEDS),
             "--from" => found.from = number(1),
+            "--crowd" => found.crowd = Some(number(100) as usize),
             "--one" => (found.one, found.seeds) = (true, 1),
             "--trace" => found.trace = true,
             "--short" => found.short = true,
@@ -63,6 +67,10 @@ fn main() -> ExitCode {
     }
     if arguments.one {
         return one(&arguments);
+    }
+    if let Some(nodes) = arguments.crowd {
+        let ran = sim::crowd::crowd(nodes).map_err(|broken| println!("{}: {}", broken.invariant, broken.what));
+        return if ran.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let began = tokio::time::Instant::now();
     let mut failed = if arguments.fixed { fixed(arguments.from, arguments.seeds) } else { broken(&arguments) };

@@ -3,6 +3,7 @@
 
 pub(crate) mod check;
 pub(crate) mod clients;
+pub(crate) mod crowd;
 pub(crate) mod disk;
 pub(crate) mod faults;
 pub(crate) mod history;

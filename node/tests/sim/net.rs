@@ -294,6 +294,8 @@ impl World {
     /// Sends a message, if there is a link.
     pub(crate) fn post(&mut self, from: usize, to: usize, message: Message) {
         if let Some((arrives, passage)) = self.net.send(self.now, from, to) {
+            self.posted[from].0 += 1;
+            self.posted[to].1 += 1;
             self.plan_at(arrives, Step::Deliver { from, to, passage, message: Box::new(message) });
         }
     }

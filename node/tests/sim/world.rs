@@ -107,6 +107,8 @@ pub(crate) struct World {
     /// A group had no single leader when it was last looked at.
     pub(crate) unled: bool,
     pub(crate) handled: u64,
+    /// Messages that each node sent and that were sent to it.
+    pub(crate) posted: Vec<(u64, u64)>,
     queue: BinaryHeap<Reverse<(Time, u64, Slot)>>,
     planned: u64,
 }
@@ -155,6 +157,7 @@ impl World {
             disturbed: 0,
             unled: false,
             handled: 0,
+            posted: vec![(0, 0); all],
             queue: BinaryHeap::new(),
             planned: 0,
             plan,
@@ -169,8 +172,8 @@ impl World {
         self.queue.push(Reverse((at.max(self.now), self.planned, Slot(step))));
     }
 
-    /// The whole run. An error is a broken invariant.
-    pub(crate) fn run(&mut self) -> Result<(), Broken> {
+    /// Plans the start of all nodes, of the clients and of the faults.
+    pub(crate) fn begin(&mut self) {
         for at in 0..self.processes.len() {
             let wait = self.rng.below(300) * MS;
             self.plan(wait, Step::Start { at });
@@ -183,6 +186,11 @@ impl World {
             self.plan_at(self.plan.faults[due].after, Step::Fault(due));
         }
         self.plan(0, Step::Watch);
+    }
+
+    /// The whole run. An error is a broken invariant.
+    pub(crate) fn run(&mut self) -> Result<(), Broken> {
+        self.begin();
         if let Some(topology) = self.plan.fixed {
             self.stay_broken(topology)?;
         } else {
