@@ -365,6 +365,11 @@ pub struct Config {
     pub repair_copies_per_node: usize,
     /// Records in one frame.
     pub records_per_frame: usize,
+    /// Paths that one record changes. A larger operation has several.
+    pub effects_per_record: usize,
+    /// Files and directories below a directory that is renamed; more are refused. They are moved in one step, for which
+    /// every node stands still, some 30 µs each: a leader that stands still for longer than its lease collects anew.
+    pub rename_entries: usize,
     /// Who lacks more records than this of a linked node leads nothing and is no member until it has them. 1,000.
     pub far_behind: u64,
     /// The newest records stay in the log, whoever has them. 4,000.
@@ -410,6 +415,8 @@ impl Default for Config {
             repair_copies: 16,
             repair_copies_per_node: 4,
             records_per_frame: 512,
+            effects_per_record: 1000,
+            rename_entries: 10_000,
             far_behind: 1000,
             log_least: 4000,
             log_most: 200_000,

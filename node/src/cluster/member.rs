@@ -381,6 +381,7 @@ impl Member {
     /// Enters an epoch: it is persisted before anything that says so is sent.
     pub(super) fn promise(&mut self, epoch: Epoch) {
         self.log.state.promised = epoch;
+        self.log.arriving.clear();
         self.log.pending.touch_state();
         self.log.pending.need_durable();
         let count = self.log.state.logged.count(epoch);
@@ -392,7 +393,13 @@ impl Member {
     /// Notes how far an epoch is committed, and applies it.
     pub(super) fn learn_committed(&mut self, cx: Cx<'_>, epoch: Epoch, count: u64) {
         self.log.raise_committed(epoch, count, cx.storage);
-        self.log.apply_committed(cx.mono(), cx.storage);
+        self.apply_committed(cx);
+    }
+    /// Folds what is known to be committed into the index, unless that is being taken over from another.
+    pub(super) fn apply_committed(&mut self, cx: Cx<'_>) {
+        if self.transfer.is_none() {
+            self.log.apply_committed(cx.mono(), cx.storage);
+        }
     }
     pub(super) fn role_name(&self) -> (RoleName, u64) {
         match &self.role {

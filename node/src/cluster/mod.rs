@@ -27,6 +27,7 @@ mod member;
 #[cfg(test)]
 mod member_tests;
 mod message;
+mod parts;
 mod peers;
 mod pending;
 mod placement;
@@ -35,7 +36,9 @@ pub mod planted;
 mod plausible;
 mod presence;
 mod read;
+mod recent;
 mod record;
+mod rename;
 mod repair;
 mod sight;
 mod skew;

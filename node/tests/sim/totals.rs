@@ -17,6 +17,9 @@ pub(crate) struct Totals {
     pub(crate) acks: u64,
     pub(crate) refusals: BTreeMap<String, u64>,
     pub(crate) replacements: u64,
+    /// Acknowledged renames of directories with something in them, and operations logged in more than one part.
+    pub(crate) moved: u64,
+    pub(crate) parted: u64,
     /// Blobs collected.
     pub(crate) dropped: u64,
     /// Blobs copied by repair.
@@ -96,6 +99,8 @@ impl Totals {
             (&mut self.refused_reads, other.refused_reads),
             (&mut self.acks, other.acks),
             (&mut self.replacements, other.replacements),
+            (&mut self.moved, other.moved),
+            (&mut self.parted, other.parted),
             (&mut self.dropped, other.dropped),
             (&mut self.fetched, other.fetched),
             (&mut self.narrow, other.narrow),
