@@ -1,9 +1,10 @@
 //! Leading: the lease, the stream of records to all members, and the commit. A record is committed when its whole durability
 //! set has fsynced it, in order of position, so that one number says what is committed.
 
+use super::config::Config;
 use super::frame;
 use super::info::{Info, RoleName};
-use super::io::{Config, Event};
+use super::io::Event;
 use super::locks::LockTable;
 use super::marks::Marks;
 use super::member::{Cx, Member, Role};

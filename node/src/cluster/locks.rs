@@ -8,7 +8,7 @@
 //! A question costs the depth of a path, and for a subtree the holders or waiters in it; never all locks.
 
 use super::change::Change;
-use super::io::Config;
+use super::config::Config;
 use super::message::HeldLock;
 use super::types::{Epoch, Micros, NodeId, OpId, Token};
 use crate::path::FtpPath;

@@ -7,8 +7,10 @@ mod change;
 mod collect;
 mod collector;
 mod comparison;
+mod config;
 mod decide;
 mod digest;
+mod dispatch;
 mod election;
 mod fold;
 mod forget;
@@ -51,6 +53,7 @@ mod whereabouts;
 
 pub use change::*;
 pub use comparison::*;
+pub use config::Config;
 pub use info::*;
 pub use io::*;
 pub use marks::Marks;
