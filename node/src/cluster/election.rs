@@ -89,11 +89,10 @@ impl Member {
         now < self.hold_until && !self.hold_for.is_some_and(|h| self.peers.has_refused(h))
     }
 
-    /// Far behind a linked node that covers all we have: it is the better leader, unless its clock bars it for longer than
-    /// anybody waits.
+    /// Far behind a linked node that covers all we have: it is the better leader, if it can lead at all.
     fn is_behind(&self, now: Micros) -> bool {
         let logged = &self.log.state.logged;
-        self.peers.all_linked(now).filter(|(_, _, said)| said.clock_ahead == 0).any(|(_, _, said)| {
+        self.peers.all_linked(now).filter(|(_, _, said)| said.could_lead()).any(|(_, _, said)| {
             let far = logged.lacks(&said.marks) > self.config.far_behind && said.marks.covers(logged);
             far || (said.beyond_log && said.marks.covers(&self.log.state.applied))
         })

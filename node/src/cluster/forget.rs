@@ -47,7 +47,9 @@ impl Member {
         }
         let (now, me, known) = (cx.mono(), self.me.node, &self.log.state.known);
         let here = known.iter().filter(|n| **n == me || self.peers.linked(**n, now)).count();
-        let long = |n: &&NodeId| self.peers.silent_for(**n, now).is_some_and(|t| t > self.config.forget_after);
+        // One of which others told us, and nothing else was ever heard, is as silent as we are old.
+        let silent = |n: NodeId| self.peers.silent_for(n, now).unwrap_or_else(|| now.saturating_sub(self.started));
+        let long = |n: &&NodeId| **n != me && silent(**n) > self.config.forget_after;
         let Some(node) = known.iter().find(long).copied().filter(|_| here * 2 > known.len()) else { return };
         let op = OpId(u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()));
         self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node), part: None }));

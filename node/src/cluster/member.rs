@@ -104,6 +104,7 @@ pub struct Member {
     pub(super) durable: u64,
     /// What we last acknowledged as durable.
     pub(super) acknowledged: u64,
+    pub(super) started: Micros,
     last_tick: Micros,
     pub(super) last_heartbeat: Micros,
     pub(super) last_sync: Micros,
@@ -152,6 +153,7 @@ impl Member {
             logged_at: VecDeque::new(),
             durable,
             acknowledged: 0,
+            started: mono,
             last_tick: mono,
             last_heartbeat: 0,
             last_sync: mono,

@@ -19,6 +19,8 @@ use super::types::{Digest, Micros, NodeId, Rank};
 use crate::path::FtpPath;
 use std::collections::{BTreeMap, VecDeque};
 
+/// Paths that are sent rather than compared.
+const FEW: usize = 16;
 /// Times that one question is asked.
 const TRIES: u32 = 4;
 
@@ -136,8 +138,11 @@ impl Member {
     fn go_on(&mut self, cx: Cx<'_>) {
         let Some(transfer) = &mut self.transfer else { return };
         if let Some(range) = transfer.differing.pop_front() {
-            let whole = transfer.asked.want == IndexWant::Next;
-            return self.ask_index(cx, range, if whole { IndexWant::Parts } else { IndexWant::Entries });
+            // Which part of a range differs is worth a question where there is something here that may not.
+            let compares = transfer.asked.want == IndexWant::Next
+                && self.config.index_range > FEW
+                && !self.log.view(cx.storage).entries(&range, 1).is_empty();
+            return self.ask_index(cx, range, if compares { IndexWant::Parts } else { IndexWant::Entries });
         }
         match transfer.rest.take() {
             Some(rest) => self.ask_index(cx, rest, IndexWant::Next),
@@ -196,6 +201,9 @@ impl Member {
         let Some(transfer) = self.transfer.take() else { return };
         self.log.adopt(&transfer.began.unwrap_or_default(), state, cx.storage);
         self.apply_committed(cx);
+        // What they said of their logs was about what we had before.
+        self.peers.all.values_mut().filter_map(|p| p.said.as_mut()).for_each(|said| said.beyond_log = false);
+        self.last_heartbeat = 0;
         self.event(Event::TookIndex { from: transfer.source, paths: transfer.changed });
     }
 }

@@ -11,6 +11,8 @@ use super::types::Position;
 
 /// Records looked at in one beat: more than can come to be between two.
 const AT_ONCE: usize = 2048;
+/// And as long as none of them may go.
+const LOOK: usize = 8;
 
 impl Member {
     /// Truncates the log by what is known of others now.
@@ -41,7 +43,7 @@ impl Log {
         total(&self.state.logged).saturating_sub(total(&self.state.truncated))
     }
 
-    /// The oldest records that nobody needs: `everybody` has them, or the log is too long and all that live have them.
+    /// The oldest records that nobody needs: all that live have them, and `everybody` does or the log is too long.
     fn spare(
         &self,
         config: &Config,
@@ -50,24 +52,35 @@ impl Log {
         live: impl Fn(Position) -> bool,
     ) -> Vec<Position> {
         let length = self.length();
-        if length <= config.log_least {
+        let least = config.log_least;
+        #[cfg(feature = "planted-bugs")]
+        let least = if self.planted == super::planted::Planted::TruncatedTooEarly { 0 } else { least };
+        if length <= least {
             return vec![];
         }
-        let limit = AT_ONCE.min((length - config.log_least) as usize);
-        let mut surplus = length.saturating_sub(config.log_most);
-        let mut spare = |record: &Record| {
+        let limit = AT_ONCE.min((length - least) as usize);
+        let surplus = length.saturating_sub(config.log_most);
+        let spare = |n: usize, record: &Record| {
             let p = record.position;
-            let gone = self.state.truncated.has(p); // the index of another came in their place
-            let needless = gone || everybody(p) || (surplus > 0 && live(p));
-            surplus = surplus.saturating_sub(1);
             #[cfg(feature = "planted-bugs")]
             if self.planted == super::planted::Planted::TruncatedTooEarly {
                 return true;
             }
+            let gone = self.state.truncated.has(p); // the index of another came in their place
+            // Whoever is there and takes over our index, or pulls what it lacks, must not see the log's end run away from it.
+            let needless = gone || (live(p) && (everybody(p) || (n as u64) < surplus));
             needless && self.state.applied.has(p)
         };
-        let oldest = storage.oldest(limit);
-        oldest.iter().take_while(|record| spare(record)).map(|record| record.position).collect()
+        // Little is read where little may go: records of a rename are large.
+        let mut look = LOOK.min(limit);
+        loop {
+            let oldest = storage.oldest(look);
+            let spared = oldest.iter().enumerate().take_while(|(n, record)| spare(*n, record)).count();
+            if spared < look || look == limit {
+                return oldest[..spared].iter().map(|record| record.position).collect();
+            }
+            look = (look * 8).min(limit);
+        }
     }
 
     fn truncate(&mut self, positions: Vec<Position>) {

@@ -6,7 +6,7 @@ use crate::sim::plan::{Due, LEAST_FAULTS};
 use crate::sim::rng::Rng;
 use crate::sim::topology::Topology;
 use crate::sim::world::{SECOND, Step, Time, World};
-use node::cluster::{Event, MS};
+use node::cluster::{Event, MS, Marks};
 
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -251,8 +251,14 @@ impl World {
         self.disturb(0);
         Ok(())
     }
+    /// Whether others have on their disks whatever this node has: its blobs, and every committed record.
     fn can_lose(&self, at: usize) -> bool {
-        self.spare(at, self.processes[at].disk.blobs.keys().copied(), 1)
+        let others = (0..self.processes.len()).filter(|n| *n != at && !self.processes[*n].gone);
+        let mut elsewhere = Marks::default();
+        others.for_each(|n| elsewhere.join(&self.processes[n].disk.synced.marks()));
+        let here = self.processes[at].disk.shown.marks();
+        !self.truth.has_committed(|p| here.has(p) && !elsewhere.has(p))
+            && self.spare(at, self.processes[at].disk.blobs.keys().copied(), 1)
     }
     /// A disk is lost, and sooner or later the operator has its node forgotten.
     fn lose(&mut self, at: usize, rng: &mut Rng) -> Result<(), String> {

@@ -79,7 +79,7 @@ impl Plan {
             far_behind: rng.pick(&[1000, 1000, 40]),
             log_least: rng.pick(&[4000, 30, 8]),
             log_most: rng.pick(&[200_000, 60, 12]),
-            index_range: rng.pick(&[1024, 4, 1]) as usize,
+            index_range: rng.pick(&[1024, 64, 4]) as usize,
             ..Config::default()
         };
         let (clients, paths) = rng.pick(&[(8, 10), (8, 10), (8, 5), (6, 2)]);

@@ -31,7 +31,14 @@ impl Truth {
                 self.linear.merged();
             }
             let adopted: Vec<Position> = self.records.keys().copied().filter(|p| cover.marks.has(*p)).collect();
-            for p in adopted.into_iter().filter(|p| !cover.voids.contains(p)) {
+            // A cover that is adopted may confirm what this one, which knows more, calls void.
+            let elsewhere = |p: &Position| {
+                let others = adopted.iter().filter_map(|c| self.records[c].cover());
+                others.filter(|other| other.marks.has(*p)).any(|other| !other.voids.contains(p))
+            };
+            let counts: Vec<Position> =
+                adopted.iter().copied().filter(|p| !cover.voids.contains(p) || elsewhere(p)).collect();
+            for p in counts {
                 self.commit(now, p, epoch, &record.durability);
             }
         }

@@ -228,6 +228,10 @@ impl Truth {
             known.entry(*node).and_modify(|(e, _)| *e = epoch.min(*e)).or_insert((epoch, now));
         }
     }
+    /// Whether any committed record is such.
+    pub(crate) fn has_committed(&self, is: impl Fn(Position) -> bool) -> bool {
+        self.committed.keys().any(|p| is(*p))
+    }
     /// Who held a committed record in an epoch below this one.
     fn held_below(&self, position: Position, epoch: Epoch) -> BTreeSet<NodeId> {
         let known = self.holders.get(&position).into_iter().flatten();
