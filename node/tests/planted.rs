@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const MOST_SEEDS: u64 = 3000;
 
 /// Each bug with the invariant that must be seen to break.
-const BUGS: [(Planted, &str); 17] = [
+const BUGS: [(Planted, &str); 18] = [
     (Planted::LeaderAloneCommits, "I1"),
     (Planted::AckBeforePersist, "I1"),
     (Planted::CommitWithoutAll, "I1"),
@@ -30,6 +30,7 @@ const BUGS: [(Planted, &str); 17] = [
     (Planted::NoDedupe, "I9"),
     (Planted::WallClock, "I8"),
     (Planted::DeleteForgotten, "I8"),
+    (Planted::AppendTwice, "I9"),
     (Planted::RepairRestamps, "I9"),
     (Planted::SurplusTooEarly, "I3"),
     (Planted::StaleReads, "I5"),

@@ -52,6 +52,19 @@ pub(super) fn file_at<'a>(
     }
 }
 
+/// What an append goes on: the file that clients see, if there is one.
+pub(super) fn base_of<'a>(
+    sight: &dyn Sight,
+    entry: &'a PathEntry,
+    path: &FtpPath,
+) -> Result<Option<(&'a Head, &'a File)>, Refusal> {
+    match file_at(sight, entry, path) {
+        Ok(base) => Ok(Some(base)),
+        Err(Refusal::NotFound) => Ok(None),
+        Err(refusal) => Err(refusal),
+    }
+}
+
 /// A loser of a conflict, with the heads that go when it goes: itself and those that say the same.
 fn loser_at<'a>(
     sight: &dyn Sight,
@@ -107,6 +120,12 @@ pub(super) fn effects(
                 _ => {}
             }
             Ok(staged.map(|s| effect(path, Version::File(stored(s, wall)))).into_iter().collect())
+        }
+        Change::Append { path } => {
+            may_be_made(sight, path)?;
+            let entry = sight.entry(path);
+            let base = base_of(sight, &entry, path)?.map(|(_, file)| file);
+            Ok(staged.map(|s| effect(path, Version::File(appended(base, s, wall)))).into_iter().collect())
         }
         Change::Delete { path } => {
             file_at(sight, &sight.entry(path), path)?;
@@ -168,10 +187,19 @@ fn stored(staged: &Staged, wall: Micros) -> File {
     File {
         extents: vec![extent],
         size: extent.length,
-        hash: extent.hash,
+        hash: Some(extent.hash),
         modified: wall,
         replicas: staged.confirmed.clone(),
     }
+}
+
+/// The base with what was staged at its end. It names all extents and not just the new one: a node that meets two sides'
+/// appends in the other order has the base no more.
+fn appended(base: Option<&File>, staged: &Staged, wall: Micros) -> File {
+    let new = stored(staged, wall);
+    let Some(base) = base else { return new };
+    let extents = base.extents.iter().chain(&new.extents).copied().collect();
+    File { extents, size: base.size + new.size, hash: None, ..new }
 }
 
 #[cfg(test)]
@@ -303,7 +331,7 @@ mod tests {
     fn other() -> Version {
         let Version::File(file) = file() else { panic!("a file") };
         let extents = vec![Extent { hash: Hash([2; 32]), ..file.extents[0] }];
-        Version::File(File { hash: Hash([2; 32]), extents, ..file })
+        Version::File(File { hash: Some(Hash([2; 32])), extents, ..file })
     }
     fn seq(seq: u64) -> Position {
         Position { seq, ..Position::default() }
@@ -319,7 +347,7 @@ mod tests {
             |to| effects(&conflict(), &Change::Recover { path: path("/d/f"), position: seq(2), to: path(to) }, None, 9);
         let here = recover("/d/f").unwrap();
         assert_eq!(here[0].over, [seq(5), seq(4), seq(2)]);
-        assert!(here.len() == 1 && matches!(&here[0].what, Version::File(f) if f.hash == Hash([1; 32])));
+        assert!(here.len() == 1 && matches!(&here[0].what, Version::File(f) if f.hash == Some(Hash([1; 32]))));
         let there = recover("/e/g").unwrap();
         assert_eq!((there.len(), &there[0]), (2, &dropped));
         assert_eq!(recover("/e"), Err(Refusal::IsDirectory));

@@ -81,10 +81,11 @@ impl Version {
 }
 
 impl File {
-    /// Equal bytes: by the hash of the whole, or by the hashes of the same runs.
+    /// Equal bytes: by the hash of the whole where both are known, or by the hashes of the same runs.
     fn equals(&self, other: &Self) -> bool {
         let runs = |f: &Self| f.extents.iter().map(|e| (e.length, e.hash)).collect::<Vec<_>>();
-        self.size == other.size && (self.hash == other.hash || runs(self) == runs(other))
+        let same_whole = self.hash.is_some() && self.hash == other.hash;
+        self.size == other.size && (same_whole || runs(self) == runs(other))
     }
 }
 
@@ -96,7 +97,13 @@ mod tests {
     fn file(byte: u8) -> Version {
         let hash = Hash([byte; 32]);
         let extent = Extent { blob: BlobId::default(), offset: 0, length: 3, hash };
-        Version::File(File { extents: vec![extent], size: 3, hash, modified: u64::from(byte), replicas: vec![] })
+        Version::File(File {
+            extents: vec![extent],
+            size: 3,
+            hash: Some(hash),
+            modified: u64::from(byte),
+            replicas: vec![],
+        })
     }
     fn directory(modified: u64) -> Version {
         Version::Directory { modified }

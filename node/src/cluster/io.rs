@@ -363,6 +363,8 @@ pub struct Config {
     pub repair_copies: usize,
     /// Copies under way to one node. 4.
     pub repair_copies_per_node: usize,
+    /// Extents of one version: no append beyond that, since each record of one names them all. 64.
+    pub max_extents: usize,
     /// Records in one frame.
     pub records_per_frame: usize,
     /// Who lacks more records than this of a linked node leads nothing and is no member until it has them. 1,000.
@@ -409,6 +411,7 @@ impl Default for Config {
             repair_timeout: 10_000 * ms,
             repair_copies: 16,
             repair_copies_per_node: 4,
+            max_extents: 64,
             records_per_frame: 512,
             far_behind: 1000,
             log_least: 4000,

@@ -35,6 +35,8 @@ pub enum Planted {
     DeleteForgotten,
     /// I5: a leader without a lease answers reads.
     StaleReads,
+    /// I9: the repeat of an append is applied again.
+    AppendTwice,
     /// I9: repair logs a version again instead of moving it.
     RepairRestamps,
     /// I3: a surplus copy is dropped before the others said that they have theirs.

@@ -42,8 +42,8 @@ pub(super) struct Presence {
 #[derive(Debug)]
 struct Fetching {
     blobs: BTreeSet<BlobId>,
-    /// Who wants to know, and of what.
-    asked: Option<(NodeId, VersionId)>,
+    /// Who wants to know, of what, and all blobs of that.
+    asked: Option<(NodeId, VersionId, Vec<BlobId>)>,
 }
 
 /// Where a blob should be, as this node's index says.
@@ -222,7 +222,7 @@ impl Member {
         self.presence.fetches.len() < self.config.repair_copies_per_node * 2
     }
 
-    fn fetch(&mut self, extents: Vec<Extent>, sources: Vec<NodeId>, asked: Option<(NodeId, VersionId)>) {
+    fn fetch(&mut self, extents: Vec<Extent>, sources: Vec<NodeId>, asked: Option<(NodeId, VersionId, Vec<BlobId>)>) {
         self.presence.next_fetch += 1;
         let id = self.presence.next_fetch;
         let blobs = extents.iter().map(|e| e.blob).collect();
@@ -239,16 +239,29 @@ impl Member {
         extents: Vec<Extent>,
         sources: Vec<NodeId>,
     ) {
+        let all: Vec<BlobId> = extents.iter().map(|e| e.blob).collect();
         let wanted: Vec<Extent> = extents.into_iter().filter(|e| !self.holds(cx, e.blob)).collect();
         let busy = wanted.iter().any(|e| self.presence.fetches(e.blob) || self.presence.dropping.contains(&e.blob));
         if wanted.is_empty() {
-            return self.send_durable(from, Message::Fetched { what, copy: CopyState::Durable });
+            return self.vouch_for_copy(cx, from, what, &all);
         }
         let copy = if busy || self.may_fetch() { CopyState::UnderWay } else { CopyState::Failed };
         self.send(from, Message::Fetched { what: what.clone(), copy });
         if !busy && copy == CopyState::UnderWay {
-            self.fetch(wanted, sources, Some((from, what)));
+            self.fetch(wanted, sources, Some((from, what, all)));
         }
+    }
+
+    /// Says that a copy is here if all of it still is: what was here when the rest was asked for may have been dropped since.
+    /// Nothing of it is dropped by what others said before, for the register is about to name this node.
+    fn vouch_for_copy(&mut self, cx: Cx<'_>, leader: NodeId, what: VersionId, blobs: &[BlobId]) {
+        if !blobs.iter().all(|blob| self.holds(cx, *blob)) {
+            return self.send(leader, Message::Fetched { what, copy: CopyState::UnderWay });
+        }
+        for blob in blobs {
+            self.presence.vouched.remove(blob);
+        }
+        self.send_durable(leader, Message::Fetched { what, copy: CopyState::Durable });
     }
 
     pub(super) fn fetch_ended(&mut self, cx: Cx<'_>, id: u64, good: bool) {
@@ -257,9 +270,10 @@ impl Member {
             // If the leader wants it no more, it is surplus.
             self.look_after(blob, cx.mono() + LOOK_AGAIN);
         }
-        if let Some((leader, what)) = asked {
-            let copy = if good { CopyState::Durable } else { CopyState::Failed };
-            self.send_durable(leader, Message::Fetched { what, copy });
+        match asked {
+            Some((leader, what, blobs)) if good => self.vouch_for_copy(cx, leader, what, &blobs),
+            Some((leader, what, _)) => self.send(leader, Message::Fetched { what, copy: CopyState::Failed }),
+            None => {}
         }
     }
 

@@ -79,13 +79,15 @@ impl World {
             return match dice {
                 0..=54 => Change::MakeDirectory { path },
                 55..=79 => Change::RemoveDirectory { path },
-                80..=89 => Change::Store { path, create_only: false },
+                80..=86 => Change::Store { path, create_only: false },
+                87..=89 => Change::Append { path },
                 90..=94 => Change::Delete { path },
                 _ => Change::Rename { from: self.any_path(), to: path },
             };
         }
         match dice {
-            0..=64 => Change::Store { path, create_only: dice < 6 },
+            0..=44 => Change::Store { path, create_only: dice < 6 },
+            45..=64 => Change::Append { path },
             65..=77 => Change::Delete { path },
             78..=91 => Change::Rename { from: path, to: self.any_path() },
             92..=96 => Change::SetModified { path, modified: self.now },
@@ -130,6 +132,7 @@ impl World {
             FrontEvent::Replacement { kept, nodes } => self.replace(op, &kept, &nodes),
             FrontEvent::Done(outcome) => {
                 self.totals.acknowledge();
+                self.totals.appended += u64::from(self.truth.extents(outcome.position) > 1);
                 self.totals.conflicts += self.truth.done(op, outcome)?;
                 self.close(op);
             }

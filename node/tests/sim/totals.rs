@@ -17,6 +17,8 @@ pub(crate) struct Totals {
     pub(crate) acks: u64,
     pub(crate) refusals: BTreeMap<String, u64>,
     pub(crate) replacements: u64,
+    /// Acknowledged appends to what was there.
+    pub(crate) appended: u64,
     /// Blobs collected.
     pub(crate) dropped: u64,
     /// Blobs copied by repair.
@@ -96,6 +98,7 @@ impl Totals {
             (&mut self.refused_reads, other.refused_reads),
             (&mut self.acks, other.acks),
             (&mut self.replacements, other.replacements),
+            (&mut self.appended, other.appended),
             (&mut self.dropped, other.dropped),
             (&mut self.fetched, other.fetched),
             (&mut self.narrow, other.narrow),
