@@ -16,10 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const MOST_SEEDS: u64 = 3000;
 
 /// Each bug with the invariant that must be seen to break.
-const BUGS: [(Planted, &str); 18] = [
+const BUGS: [(Planted, &str); 19] = [
     (Planted::LeaderAloneCommits, "I1"),
     (Planted::AckBeforePersist, "I1"),
     (Planted::CommitWithoutAll, "I1"),
+    (Planted::AppendAnywhere, "I1"),
     (Planted::DropLosers, "I2"),
     (Planted::TruncatedTooEarly, "I2"),
     (Planted::TransferKeepsAll, "I2"),

@@ -12,6 +12,10 @@ impl Member {
     /// is no file yet, and for every other change.
     pub(super) fn base_holders(&self, cx: Cx<'_>, change: &Change) -> Result<Option<Vec<NodeId>>, Refusal> {
         let Change::Append { path } = change else { return Ok(None) };
+        #[cfg(feature = "planted-bugs")]
+        if self.config.planted == super::planted::Planted::AppendAnywhere {
+            return Ok(None);
+        }
         let sight = self.sight(cx);
         let entry = sight.entry(path);
         match base_of(&sight, &entry, path)? {

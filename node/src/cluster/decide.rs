@@ -263,6 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn an_append_is_the_visible_version_and_one_extent_more() {
+        let append = |tree: &Tree, p: &str| {
+            let more = Staged { confirmed: vec![NodeId(2), NodeId(3)], ..staged() };
+            effects(tree, &Change::Append { path: path(p) }, Some(&more), 9)
+        };
+        // A loser, which stays, and a version over it.
+        let grown = append(&tree().with("/d/f", other()), "/d/f").unwrap();
+        let Version::File(file) = &grown[0].what else { panic!("a file") };
+        assert_eq!(file.extents.iter().map(|e| e.hash).collect::<Vec<_>>(), [Hash([2; 32]), Hash([1; 32])]);
+        assert_eq!((file.size, file.hash, file.modified, file.replicas.len()), (6, None, 9, 2));
+        assert_eq!(grown[0].over, [seq(4)]);
+        let begun = append(&tree().with("/q", Version::Deleted), "/q").unwrap();
+        assert!(matches!(&begun[0].what, Version::File(f) if f.extents.len() == 1 && f.hash == Some(Hash([1; 32]))));
+        assert_eq!(append(&tree(), "/d"), Err(Refusal::IsDirectory));
+        assert_eq!(append(&tree(), "/x/f"), Err(Refusal::NoParent));
+        assert_eq!(append(&tree(), "/d/.conflicts"), Err(Refusal::Reserved));
+    }
+
+    #[test]
     fn a_losing_head_is_not_replaced() {
         let tree = tree().with("/d/f", other());
         let effects = effects(&tree, &store("/d/f"), Some(&staged()), 9).unwrap();

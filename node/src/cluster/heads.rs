@@ -149,6 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn appended_files_are_equal_by_their_extents_alone() {
+        let appended = |bytes: [u8; 2]| {
+            let mut all = bytes.map(|b| if let Version::File(f) = file(b) { f.extents[0] } else { panic!("a file") });
+            all[1].blob.op = OpId(bytes[1].into());
+            Version::File(File { extents: all.to_vec(), size: 6, hash: None, modified: 1, replicas: vec![] })
+        };
+        assert!(appended([1, 2]).equals(&appended([1, 2])));
+        assert!(!appended([1, 2]).equals(&appended([1, 3])), "two hashes that are not known are not the same");
+        let both = entry(&[(appended([1, 3]), true), (appended([1, 2]), true)]);
+        assert_eq!(lost(&both, false), [1], "two sides appended to one base");
+    }
+
+    #[test]
     fn a_file_hides_no_directory_and_a_void_copy_nothing() {
         let both = entry(&[(file(1), true), (directory(2), true)]);
         assert_eq!(both.visible().map(|h| h.position.seq), Some(1));
