@@ -197,6 +197,8 @@ settings! {
         disk_reserve_bytes: u64 = 64 << 20,
         /// Writes that fewer nodes than this could keep are refused; 1 risks losing files with one disk
         min_copies: u64 = 2,
+        /// Files and directories in a directory that is renamed; more are refused, for a rename is one step that all nodes stand still for
+        rename_entries: u64 = 10_000,
         /// A node whose clock is further ahead of its peers' than this neither leads nor takes new files
         clock_bound_ms: u64 = 500,
     }
@@ -227,6 +229,7 @@ impl CoreSettings {
             stall_bytes: self.stall_bytes,
             disk_reserve: self.disk_reserve_bytes,
             min_copies: count(self.min_copies),
+            rename_entries: count(self.rename_entries),
             clock_bound: ms(self.clock_bound_ms),
             ..crate::cluster::Config::default()
         }

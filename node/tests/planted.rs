@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const MOST_SEEDS: u64 = 3000;
 
 /// Each bug with the invariant that must be seen to break.
-const BUGS: [(Planted, &str); 19] = [
+const BUGS: [(Planted, &str); 20] = [
     (Planted::LeaderAloneCommits, "I1"),
     (Planted::AckBeforePersist, "I1"),
     (Planted::CommitWithoutAll, "I1"),
@@ -28,6 +28,7 @@ const BUGS: [(Planted, &str); 19] = [
     (Planted::EpochNotPersisted, "I4"),
     (Planted::NoFencing, "I6"),
     (Planted::FlatLocks, "I6"),
+    (Planted::HalfRename, "I10"),
     (Planted::NoDedupe, "I9"),
     (Planted::WallClock, "I8"),
     (Planted::DeleteForgotten, "I8"),

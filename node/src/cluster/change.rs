@@ -40,7 +40,7 @@ pub enum Change {
         /// What.
         path: FtpPath,
     },
-    /// RNFR and RNTO of a file.
+    /// RNFR and RNTO of a file, which replaces a file, or of a directory with all that is in it, to where nothing is.
     Rename {
         /// From here.
         from: FtpPath,
@@ -116,6 +116,15 @@ pub enum Refusal {
     /// RMD of a directory with something in it.
     #[error("directory not empty")]
     NotEmpty,
+    /// A directory is to be moved to itself, or to below itself.
+    #[error("a directory cannot be moved into itself")]
+    IntoItself,
+    /// A path below a directory that is to be renamed would become longer than paths may be.
+    #[error("the name of something in the directory would become too long")]
+    TooLong,
+    /// A directory that is to be renamed holds more than is moved at once.
+    #[error("the directory holds too much to be renamed at once; rename what is in it piece by piece")]
+    TooMuch,
     /// A name that nobody may make: [`CONFLICTS`].
     #[error("the name .conflicts is reserved")]
     Reserved,
@@ -168,7 +177,7 @@ impl Change {
     }
     /// Whether each of its locks is for everything below the path, too.
     pub fn takes_subtrees(&self) -> bool {
-        matches!(self, Self::RemoveDirectory { .. })
+        matches!(self, Self::RemoveDirectory { .. } | Self::Rename { .. })
     }
     /// Whether bytes are staged before the commit.
     pub fn has_bytes(&self) -> bool {

@@ -82,7 +82,7 @@ impl Member {
         if now - peer.pulled.min(now) > PULL_AGAIN {
             peer.pulled = now;
             let collecting = all.then_some(self.log.state.promised);
-            self.send(from, Message::Pull { marks: self.log.state.logged.clone(), collecting });
+            self.send(from, Message::Pull { marks: self.log.received(), collecting });
         }
     }
 
@@ -218,6 +218,9 @@ impl Member {
     /// Takes records that somebody sent, in their order, and what is known to be committed; true when one was new.
     pub(super) fn take_records(&mut self, cx: Cx<'_>, records: &[Arc<Record>], committed: &Marks) -> bool {
         let before = self.log.state.logged.clone();
+        // While an index is taken over the log stands still: a head whose range was merged already would come into ours, and
+        // never go, when the record that replaces it is one of those that count as applied in the end.
+        let records = if self.transfer.is_none() { records } else { &[] };
         for record in records {
             if !self.log.add(record) {
                 break; // a hole: it is sent again
@@ -226,7 +229,7 @@ impl Member {
         for (epoch, count) in committed.iter() {
             self.log.raise_committed(epoch, count, cx.storage);
         }
-        self.log.apply_committed(cx.mono(), cx.storage);
+        self.apply_committed(cx);
         self.log.state.logged != before
     }
 
@@ -265,8 +268,7 @@ impl Member {
         if !self.log_reaches(marks) {
             return vec![];
         }
-        let limit = self.config.records_per_frame;
-        frame::fill(self.log.view(cx.storage).records_beyond(marks, limit).iter(), limit).0
+        frame::read(self.log.view(cx.storage), marks, self.config.records_per_frame).0
     }
 
     pub(super) fn on_pull(&mut self, cx: Cx<'_>, from: NodeId, marks: &Marks, collecting: Option<Epoch>) {
@@ -293,10 +295,12 @@ impl Member {
                 self.collect_step(cx);
             }
             Role::Follow | Role::Lead(_) => {
-                let before = self.log.state.logged.clone();
+                let (before, received) = (self.log.state.logged.clone(), self.log.received());
                 let says_news = records.iter().any(|r| !before.has(r.position) && self.says_news(r));
                 let added = self.take_records(cx, records, committed);
-                if added && let Some(peer) = self.peers.all.get_mut(&from) {
+                if self.log.received() != received
+                    && let Some(peer) = self.peers.all.get_mut(&from)
+                {
                     peer.pulled = 0; // the next frame at once
                 }
                 let serving = matches!(&self.role, Role::Lead(l) if l.serving && l.stopping.is_none());

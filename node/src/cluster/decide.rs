@@ -2,6 +2,7 @@
 
 use super::change::{CONFLICTS, Change, Refusal, Staged};
 use super::record::{Effect, File, Head, PathEntry, Version};
+use super::rename;
 use super::types::{Micros, Position};
 use crate::path::FtpPath;
 
@@ -11,6 +12,8 @@ pub(super) trait Sight {
     fn entry(&self, path: &FtpPath) -> PathEntry;
     /// Whether anything visible lies below.
     fn has_children(&self, dir: &FtpPath) -> bool;
+    /// All paths below with something visible; refused when there are too many.
+    fn visible_below(&self, dir: &FtpPath) -> Result<Vec<FtpPath>, Refusal>;
 }
 
 /// Whether a path is a directory: made, or implied by what lies below it, even where a file of its name is the last
@@ -26,7 +29,7 @@ fn parent_exists(sight: &dyn Sight, path: &FtpPath) -> Result<(), Refusal> {
 }
 
 /// What may come to be: its directory is there, and the name is not the one under which conflicts are shown.
-fn may_be_made(sight: &dyn Sight, path: &FtpPath) -> Result<(), Refusal> {
+pub(super) fn may_be_made(sight: &dyn Sight, path: &FtpPath) -> Result<(), Refusal> {
     if path.components().any(|name| name == CONFLICTS) {
         return Err(Refusal::Reserved);
     }
@@ -34,7 +37,7 @@ fn may_be_made(sight: &dyn Sight, path: &FtpPath) -> Result<(), Refusal> {
 }
 
 /// The heads that a write replaces. Losers of a conflict stay.
-fn replaced(entry: &PathEntry) -> Vec<Position> {
+pub(super) fn replaced(entry: &PathEntry) -> Vec<Position> {
     entry.replaced().map(|h| h.position).collect()
 }
 
@@ -87,7 +90,7 @@ fn settled(entry: &PathEntry, path: &FtpPath, lost: &Head, over: Vec<Position>) 
 }
 
 /// The same bytes under another name or time: where they are is what the location register says.
-fn carried(head: &Head, file: &File) -> File {
+pub(super) fn carried(head: &Head, file: &File) -> File {
     File { replicas: head.location.nodes.clone(), ..file.clone() }
 }
 
@@ -99,6 +102,11 @@ fn file_may_be_made(sight: &dyn Sight, path: &FtpPath) -> Result<(), Refusal> {
 
 /// Whether the change could be made now, before any byte of it moved.
 pub(super) fn admit(sight: &dyn Sight, change: &Change) -> Result<(), Refusal> {
+    if let Change::Rename { from, to } = change
+        && is_directory(sight, from)
+    {
+        return rename::admit(sight, from, to);
+    }
     effects(sight, change, None, 0).map(drop)
 }
 
@@ -148,6 +156,7 @@ pub(super) fn effects(
                 None => Err(Refusal::NotFound),
             }
         }
+        Change::Rename { from, to } if is_directory(sight, from) => rename::effects(sight, from, to),
         Change::Rename { from, to } => {
             let entry = sight.entry(from);
             let (head, file) = file_at(sight, &entry, from)?;
@@ -203,16 +212,16 @@ fn appended(base: Option<&File>, staged: &Staged, wall: Micros) -> File {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::{BlobId, Extent, Hash, Hlc, Location, NodeId, OpId};
     use std::collections::BTreeMap;
 
     #[derive(Default)]
-    struct Tree(BTreeMap<FtpPath, PathEntry>);
+    pub(in crate::cluster) struct Tree(BTreeMap<FtpPath, PathEntry>);
 
     impl Tree {
-        fn with(mut self, p: &str, what: Version) -> Self {
+        pub(in crate::cluster) fn with(mut self, p: &str, what: Version) -> Self {
             let n = self.0.len() as u64 + 1;
             let position = Position { seq: n, ..Position::default() };
             let head = Head {
@@ -234,16 +243,20 @@ mod tests {
         fn has_children(&self, dir: &FtpPath) -> bool {
             self.0.iter().any(|(p, e)| p != dir && p.is_within(dir) && e.visible().is_some())
         }
+        fn visible_below(&self, dir: &FtpPath) -> Result<Vec<FtpPath>, Refusal> {
+            let below = self.0.iter().filter(|(p, e)| *p != dir && p.is_within(dir) && e.visible().is_some());
+            Ok(below.map(|(p, _)| p.clone()).collect())
+        }
     }
 
-    fn path(text: &str) -> FtpPath {
+    pub(in crate::cluster) fn path(text: &str) -> FtpPath {
         FtpPath::try_from(text.to_owned()).unwrap()
     }
     fn staged() -> Staged {
         let extent = Extent { blob: BlobId::default(), offset: 0, length: 3, hash: Hash([1; 32]) };
         Staged { extent, confirmed: vec![NodeId(1), NodeId(2), NodeId(3)] }
     }
-    fn file() -> Version {
+    pub(in crate::cluster) fn file() -> Version {
         Version::File(stored(&staged(), 5))
     }
     fn tree() -> Tree {
@@ -319,7 +332,7 @@ mod tests {
             assert_eq!(judged(Change::MakeDirectory { path: dir.clone() }), Err(Refusal::Exists));
             assert_eq!(judged(Change::RemoveDirectory { path: dir.clone() }), Err(Refusal::NotEmpty));
             assert_eq!(judged(Change::Delete { path: dir.clone() }), Err(Refusal::IsDirectory));
-            assert_eq!(judged(Change::Rename { from: dir.clone(), to: path("/q") }), Err(Refusal::IsDirectory));
+            assert_eq!(judged(Change::Rename { from: dir.clone(), to: path("/q") }), Ok(()));
             assert_eq!(judged(Change::Rename { from: file, to: dir }), Err(Refusal::IsDirectory));
         }
     }

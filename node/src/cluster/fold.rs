@@ -11,7 +11,7 @@ impl Log {
     /// `void`: a cover that is applied with it says that another copy counts.
     pub(super) fn apply(&mut self, now: Micros, record: &Record, void: bool, storage: &dyn Storage) {
         for path in record.paths() {
-            self.untouch(path);
+            self.untouch(path, record.position);
         }
         match &record.body {
             Body::Write(write) => {
@@ -24,7 +24,8 @@ impl Log {
                 if let Some(blob) = here {
                     self.rehomed.remove(&blob);
                 }
-                if confirmed || !void || self.view(storage).outcome(write.op).is_none() {
+                let counts = confirmed || !void || self.view(storage).outcome(write.op).is_none();
+                if write.is_last() && counts {
                     self.pending.outcome(write.op, Some(record.outcome()));
                     self.outcomes.push_back((now, write.op));
                 }
@@ -46,10 +47,10 @@ impl Log {
         self.pending.touch_state();
     }
 
-    pub(super) fn untouch(&mut self, path: &FtpPath) {
-        if let Some(count) = self.touched.get_mut(path) {
-            *count -= 1;
-            if *count == 0 {
+    pub(super) fn untouch(&mut self, path: &FtpPath, by: Position) {
+        if let Some(records) = self.touched.get_mut(path) {
+            records.retain(|(record, _)| record.position != by);
+            if records.is_empty() {
                 self.touched.remove(path);
             }
         }

@@ -12,8 +12,7 @@ use rand_chacha::rand_core::RngCore;
 impl Member {
     /// Whether this node may lead and be a member: its disk works, its index is whole, and nobody forgot it.
     pub(super) fn is_fit(&self) -> bool {
-        let complete = self.transfer.is_none() && !self.is_borrowing();
-        self.disk.healthy && complete && !self.log.state.forgotten.contains(&self.me.node)
+        self.disk.healthy && self.is_whole() && !self.log.state.forgotten.contains(&self.me.node)
     }
 
     /// A front asks to have a node forgotten.
@@ -33,7 +32,8 @@ impl Member {
         if let Some(refusal) = refusal {
             return self.send(front, Message::Refused { op, refusal });
         }
-        let position = self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node) }));
+        let position =
+            self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node), part: None }));
         if let Role::Lead(lead) = &mut self.role {
             lead.waiters.entry(position.seq).or_default().push((front, op));
         }
@@ -50,7 +50,7 @@ impl Member {
         let long = |n: &&NodeId| self.peers.silent_for(**n, now).is_some_and(|t| t > self.config.forget_after);
         let Some(node) = known.iter().find(long).copied().filter(|_| here * 2 > known.len()) else { return };
         let op = OpId(u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()));
-        self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node) }));
+        self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node), part: None }));
     }
 
     /// Takes leave of the nodes that records forgot.

@@ -1,6 +1,8 @@
 //! How many records fit into one message: bounded in count and in bytes, well below the limit of a frame on the wire.
 
-use super::record::{Body, Head, PathEntry, Record, Version};
+use super::marks::Marks;
+use super::pending::View;
+use super::record::{Body, Effect, Head, PathEntry, Record, Version};
 use crate::path::FtpPath;
 use std::sync::Arc;
 
@@ -18,6 +20,55 @@ pub(super) fn fill<'a>(records: impl Iterator<Item = &'a Arc<Record>>, limit: us
         taken.push(record.clone());
     }
     (taken, false)
+}
+
+/// One frame of what the log holds beyond `marks`, and whether there is more. Reads little more than it takes.
+pub(super) fn read(view: View<'_>, marks: &Marks, limit: usize) -> (Vec<Arc<Record>>, bool) {
+    let (mut seen, mut found, mut chunk) = (marks.clone(), vec![], 16);
+    loop {
+        let more = view.records_beyond(&seen, chunk);
+        let end = more.len() < chunk;
+        for record in &more {
+            seen.raise(record.epoch(), record.position.seq + 1);
+        }
+        found.extend(more);
+        let (taken, left) = fill(found.iter(), limit);
+        if left || end {
+            return (taken, left);
+        }
+        chunk *= 2;
+    }
+}
+
+/// Cuts what an operation does into records of at most `most` effects, each far below one frame. There is always one.
+pub(super) fn cut(effects: Vec<Effect>, most: usize) -> Vec<Vec<Effect>> {
+    let (mut parts, mut part, mut bytes) = (vec![], vec![], 0);
+    for effect in effects {
+        let weight = weight_of(&effect);
+        if !part.is_empty() && (part.len() >= most || bytes + weight > BYTES / 2) {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+        bytes += weight;
+        part.push(effect);
+    }
+    parts.push(part);
+    parts
+}
+
+fn ids(n: usize) -> usize {
+    n * 40
+}
+fn positions(n: usize) -> usize {
+    n * 80
+}
+
+/// No fewer bytes than the effect takes as JSON.
+pub(super) fn weight_of(effect: &Effect) -> usize {
+    let file = if let Version::File(file) = &effect.what { Some(file) } else { None };
+    let what = file.map_or(0, |f| f.extents.len() * 400 + ids(f.replicas.len()) + 200);
+    // A control character takes six bytes in JSON.
+    effect.path.as_str().len() * 6 + positions(effect.over.len()) + what + 100
 }
 
 /// How many of things with these weights fit, at least one.
@@ -43,20 +94,9 @@ pub(super) fn weight_of_entry(path: &FtpPath, entry: &PathEntry) -> usize {
 
 /// No fewer bytes than the record takes as JSON.
 fn weight(record: &Record) -> usize {
-    let ids = |n: usize| n * 40;
-    let positions = |n: usize| n * 80;
     let body = match &record.body {
         Body::Cover(cover) => positions(cover.marks.iter().count() + cover.voids.len()) + ids(cover.members.len()),
-        Body::Write(write) => write
-            .effects
-            .iter()
-            .map(|effect| {
-                let file = if let Version::File(file) = &effect.what { Some(file) } else { None };
-                let what = file.map_or(0, |f| f.extents.len() * 400 + ids(f.replicas.len()) + 200);
-                // A control character takes six bytes in JSON.
-                effect.path.as_str().len() * 6 + positions(effect.over.len()) + what + 100
-            })
-            .sum(),
+        Body::Write(write) => write.effects.iter().map(weight_of).sum(),
         Body::Move(moved) => {
             moved.versions.iter().map(|v| v.path.as_str().len() * 6 + positions(1) + ids(v.nodes.len()) + 100).sum()
         }
@@ -68,8 +108,7 @@ fn weight(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Cover, Effect, Epoch, Hlc, Marks, NodeId, OpId, Position, Write};
-    use crate::path::FtpPath;
+    use crate::cluster::{Cover, Epoch, Hlc, NodeId, OpId, Position, Write};
 
     fn record(body: Body) -> Arc<Record> {
         let position = Position { epoch: Epoch(u64::MAX, u64::MAX), seq: u64::MAX };
@@ -83,7 +122,7 @@ mod tests {
         let path = FtpPath::root().resolve(name).unwrap();
         let over = vec![Position { epoch: Epoch(u64::MAX, u64::MAX), seq: u64::MAX }];
         let effects = vec![Effect { path, over, what: Version::Deleted }];
-        record(Body::Write(Write { op: OpId(u128::MAX), blob: None, effects, forget: None }))
+        record(Body::Write(Write { op: OpId(u128::MAX), blob: None, effects, forget: None, part: None }))
     }
 
     #[test]
@@ -92,6 +131,19 @@ mod tests {
         for record in [cover(1000), delete("/x"), delete(&control)] {
             assert!(weight(&record) >= serde_json::to_string(&*record).unwrap().len());
         }
+    }
+
+    #[test]
+    fn an_operation_is_cut_into_records_that_fit() {
+        let effects = |n: usize, length: usize| -> Vec<Effect> {
+            let path = FtpPath::root().resolve(&"x".repeat(length)).unwrap();
+            vec![Effect { path, over: vec![], what: Version::Deleted }; n]
+        };
+        let sizes = |parts: Vec<Vec<Effect>>| parts.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(sizes(cut(vec![], 2)), [0], "nothing to do is an operation, too");
+        assert_eq!(sizes(cut(effects(5, 1), 2)), [2, 2, 1]);
+        let large = cut(effects(10_000, 255), usize::MAX);
+        assert!(large.len() > 5 && large.iter().all(|p| p.iter().map(weight_of).sum::<usize>() <= BYTES / 2));
     }
 
     #[test]

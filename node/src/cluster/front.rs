@@ -2,7 +2,8 @@
 //! It keeps the operation's id for as long as it tries, so the leader's outcome table can answer repeats.
 
 use super::change::{Change, Refusal, Staged};
-use super::io::{Config, FrontEvent, Output};
+use super::config::Config;
+use super::io::{FrontEvent, Output};
 use super::member::{Cx, Member};
 use super::message::{HeldLock, Message};
 use super::record::Outcome;

@@ -2,11 +2,12 @@
 
 use super::change::{Change, Refusal, Staged};
 use super::decide::{admit, effects};
+use super::frame;
 use super::locks::Requested;
 use super::log::COPIES;
 use super::member::{Cx, Member, Role};
 use super::message::Message;
-use super::record::{Body, Write};
+use super::record::{Body, Part, Write};
 use super::types::{Hlc, NodeId, OpId, Token};
 
 /// A front's request to commit.
@@ -80,8 +81,10 @@ impl Member {
         if let Change::Forget { node } = change {
             return self.on_forget(cx, front, op, node);
         }
-        // What keeps a subtree waiting is not asked to when it cannot be done anyway.
+        // What keeps a subtree waiting is not asked to when it cannot be done anyway, by all that is decided.
         if change.takes_subtrees()
+            && self.lease_ok(cx)
+            && !change.paths().iter().any(|path| self.log.touched.contains_key(*path))
             && !matches!(&self.role, Role::Lead(lead) if lead.locks.holder(op).is_some())
             && let Err(refusal) = admit(&self.sight(cx), &change)
         {
@@ -337,8 +340,13 @@ impl Member {
         let hlc = self.log.next_hlc(wall, floor);
         #[cfg(feature = "planted-bugs")]
         let hlc = if self.config.planted == super::planted::Planted::WallClock { Hlc(wall) } else { hlc };
-        let write = Write { op, blob: staged.as_ref().map(Staged::blob), effects, forget: None };
-        let position = self.append_stamped(cx, Body::Write(write), hlc);
+        let blob = staged.as_ref().map(Staged::blob);
+        let parts = frame::cut(effects, self.config.effects_per_record);
+        let count = parts.len() as u64;
+        let part = |index| (count > 1).then_some(Part { index, count });
+        let write = |(index, effects)| Write { op, blob, effects, forget: None, part: part(index) };
+        let bodies = (0..).zip(parts).map(write).map(Body::Write).collect();
+        let position = self.append_stamped(cx, bodies, hlc);
         let Role::Lead(lead) = &mut self.role else { return };
         if let Some(holder) = lead.locks.holder_mut(op) {
             holder.committing = true;

@@ -76,11 +76,12 @@ impl Member {
     /// Tells our leader what we have of its epoch; without `always` only when there is something to say.
     pub(super) fn acknowledge(&mut self, always: bool) {
         let epoch = self.log.state.promised;
-        let received = self.log.state.logged.count(epoch);
+        let logged = self.log.state.logged.count(epoch);
+        let received = logged + self.log.arriving.count(epoch);
         let to = self.candidate.or(self.leader.map(|l| l.0)).filter(|to| *to != self.me.node);
         #[cfg(feature = "planted-bugs")]
         if self.config.planted == super::planted::Planted::AckBeforePersist {
-            self.durable = received;
+            self.durable = logged;
         }
         // Said with nothing of the epoch, too: the frame may have been full of older records.
         if let Some(to) = to

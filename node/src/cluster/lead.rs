@@ -1,21 +1,21 @@
 //! Leading: the lease, the stream of records to all members, and the commit. A record is committed when its whole durability
 //! set has fsynced it, in order of position, so that one number says what is committed.
 
+use super::config::Config;
 use super::frame;
 use super::info::{Info, RoleName};
-use super::io::{Config, Event};
+use super::io::Event;
 use super::locks::LockTable;
 use super::marks::Marks;
 use super::member::{Cx, Member, Role};
 use super::message::Message;
+use super::recent::Recent;
 use super::record::{Body, Record};
 use super::repair::Repair;
 use super::types::{Epoch, Hlc, MS, Micros, NodeId, OpId, Position};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Own records kept in memory for members that are a little behind.
-const RECENT: usize = 4096;
 /// A member whose watermark stands still for this long while more was sent gets it again.
 const RESEND: Micros = 500 * MS;
 
@@ -41,8 +41,7 @@ pub(super) struct Lead {
     received: BTreeMap<NodeId, u64>,
     /// Our records that are not committed.
     in_flight: VecDeque<Arc<Record>>,
-    /// Our last records, the oldest first.
-    recent: VecDeque<Arc<Record>>,
+    recent: Recent,
     /// Copies given to a node since its last report.
     pub(super) given: BTreeMap<NodeId, (u64, u64)>,
     pub(super) repair: Repair,
@@ -73,7 +72,7 @@ impl Lead {
             durable: BTreeMap::new(),
             received: BTreeMap::new(),
             in_flight: VecDeque::new(),
-            recent: VecDeque::new(),
+            recent: Recent::default(),
             given: BTreeMap::new(),
             repair: Repair::default(),
         }
@@ -162,24 +161,25 @@ impl Member {
     /// Logs a record of our own epoch; the next `settle` streams it while our disk is still at it.
     pub(super) fn append(&mut self, cx: Cx<'_>, body: Body) -> Position {
         let hlc = self.log.next_hlc(cx.now.wall, Hlc(0));
-        self.append_stamped(cx, body, hlc)
+        self.append_stamped(cx, vec![body], hlc)
     }
 
-    pub(super) fn append_stamped(&mut self, cx: Cx<'_>, body: Body, hlc: Hlc) -> Position {
+    /// Logs all records of one operation together, with one clock and one durability set; where the last of them is.
+    pub(super) fn append_stamped(&mut self, cx: Cx<'_>, bodies: Vec<Body>, hlc: Hlc) -> Position {
         let epoch = self.log.state.promised;
-        let position = Position { epoch, seq: self.log.state.logged.count(epoch) };
-        let durability = self.durability_set(cx, &body);
-        let record = Arc::new(Record { position, hlc, durability, body });
-        let fits = self.log.add(&record);
-        debug_assert!(fits, "a leader's own record follows its last");
-        self.log.pending.need_durable();
-        if let Role::Lead(lead) = &mut self.role {
-            lead.in_flight.push_back(record.clone());
-            lead.recent.push_back(record);
-            if lead.recent.len() > RECENT {
-                lead.recent.pop_front();
+        let mut position = Position { epoch, seq: self.log.state.logged.count(epoch) };
+        let durability = bodies.first().map(|body| self.durability_set(cx, body)).unwrap_or_default();
+        for (seq, body) in (position.seq..).zip(bodies) {
+            position = Position { epoch, seq };
+            let record = Arc::new(Record { position, hlc, durability: durability.clone(), body });
+            let fits = self.log.add(&record);
+            debug_assert!(fits, "a leader's own record follows its last");
+            if let Role::Lead(lead) = &mut self.role {
+                lead.in_flight.push_back(record.clone());
+                lead.recent.push(record);
             }
         }
+        self.log.pending.need_durable();
         position
     }
 
@@ -226,18 +226,17 @@ impl Member {
             } else if now - sent.since > RESEND {
                 *sent = Sent { had: has, ..fresh() };
             }
+            // It may have got an index from somebody else.
+            sent.marks.join(&said.marks);
             let behind = !sent.marks.covers(logged) && !sent.full;
             if !behind || !sent.marks.covers(&self.log.state.truncated) {
                 continue;
             }
             let from = sent.marks.count(epoch);
-            let recent = lead.recent.front().is_some_and(|r| r.position.seq <= from);
-            let (records, more) = if recent && sent.marks.lacks(logged) == own - from {
-                let skip = lead.recent.front().map_or(0, |r| from - r.position.seq);
-                frame::fill(lead.recent.iter().skip(skip as usize), limit)
-            } else {
-                let found = self.log.view(cx.storage).records_beyond(&sent.marks, limit + 1);
-                frame::fill(found.iter(), limit)
+            let recent = lead.recent.from(from).filter(|_| sent.marks.lacks(logged) == own - from);
+            let (records, more) = match recent {
+                Some(records) => frame::fill(records, limit),
+                None => frame::read(self.log.view(cx.storage), &sent.marks, limit),
             };
             sent.full = more;
             for record in &records {

@@ -1,6 +1,6 @@
 //! The leader's lock table. An operation takes the locks of all its paths at once or waits for all of them, first come,
-//! first served. Renaming or removing a directory locks the whole subtree: no holder below, and nobody below is granted
-//! while it is held or waits its turn.
+//! first served. Removing a directory locks the whole subtree, and a rename, which may be one of a directory, those of both
+//! its names: no holder below, and nobody below is granted while it is held or waits its turn.
 //!
 //! Deadlock is impossible by construction: nobody ever holds one lock while waiting for another, so the holders wait for
 //! nobody and no circle of waiting can close. Nobody starves: whoever came first waits for holders alone, who end with their
@@ -8,7 +8,7 @@
 //! A question costs the depth of a path, and for a subtree the holders or waiters in it; never all locks.
 
 use super::change::Change;
-use super::io::Config;
+use super::config::Config;
 use super::message::HeldLock;
 use super::types::{Epoch, Micros, NodeId, OpId, Token};
 use crate::path::FtpPath;

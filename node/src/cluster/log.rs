@@ -3,6 +3,7 @@
 
 use super::fold::blobs;
 use super::marks::Marks;
+use super::parts::Arriving;
 use super::pending::{Pending, View};
 use super::record::{Body, Cover, Outcome, Record, Write};
 use super::storage::{MemberState, Storage};
@@ -26,8 +27,10 @@ pub(super) struct Log {
     pub(super) pending: Pending,
     /// Logged, not applied, in order of arrival.
     pub(super) tail: VecDeque<Arc<Record>>,
-    /// How many records of the tail touch a path.
-    pub(super) touched: BTreeMap<FtpPath, usize>,
+    /// Parts of operations that are not logged yet.
+    pub(super) arriving: Arriving,
+    /// Which records of the tail touch a path, and which of their effects do.
+    pub(super) touched: BTreeMap<FtpPath, Vec<(Arc<Record>, usize)>>,
     /// Positions and paths of heads that no epoch has confirmed.
     pub(super) unconfirmed: BTreeMap<Position, BTreeSet<FtpPath>>,
     /// Outcomes in the order in which they are to be forgotten.
@@ -61,6 +64,7 @@ impl Log {
             state,
             pending: Pending::default(),
             tail: VecDeque::new(),
+            arriving: Arriving::default(),
             touched: BTreeMap::new(),
             unconfirmed: BTreeMap::new(),
             outcomes: outcomes.into_iter().map(|op| (now, op)).collect(),
@@ -90,10 +94,11 @@ impl Log {
         View { pending: &self.pending, storage }
     }
 
-    /// Takes one record. False when it would leave a hole: whoever sent it sends it again.
+    /// Takes one record, or keeps a part until its operation is whole. False when it would leave a hole: whoever sent it
+    /// sends it again.
     pub(super) fn add(&mut self, record: &Arc<Record>) -> bool {
         let (epoch, seq) = (record.position.epoch, record.position.seq);
-        let have = self.state.logged.count(epoch);
+        let have = self.state.logged.count(epoch) + self.arriving.count(epoch);
         if seq != have {
             return seq < have;
         }
@@ -102,7 +107,18 @@ impl Log {
         {
             return false;
         }
-        self.state.logged.raise(epoch, have + 1);
+        #[cfg(feature = "planted-bugs")]
+        if self.planted == super::planted::Planted::HalfRename {
+            self.enter(record);
+            return true;
+        }
+        let Some(whole) = self.arriving.take(record) else { return false };
+        whole.iter().for_each(|record| self.enter(record));
+        true
+    }
+
+    fn enter(&mut self, record: &Arc<Record>) {
+        self.state.logged.raise(record.epoch(), record.position.seq + 1);
         self.state.hlc = self.state.hlc.max(record.hlc);
         self.pending.record(record.clone());
         if let Some(write) = record.write()
@@ -112,7 +128,11 @@ impl Log {
         }
         self.note_nodes(record);
         self.push_tail(record.clone());
-        true
+    }
+
+    /// What need not be sent to this node: the log, and parts that wait for the rest of their operation.
+    pub(super) fn received(&self) -> Marks {
+        self.arriving.raise(&self.state.logged)
     }
 
     /// Keeps the list of who must have covered what is collected. It is in the log, and not a matter of whom a node has met.
@@ -138,8 +158,8 @@ impl Log {
     }
 
     fn push_tail(&mut self, record: Arc<Record>) {
-        for path in record.paths() {
-            *self.touched.entry(path.clone()).or_insert(0) += 1;
+        for (n, path) in record.paths().enumerate() {
+            self.touched.entry(path.clone()).or_default().push((record.clone(), n));
         }
         self.tail.push_back(record);
     }
@@ -236,16 +256,20 @@ impl Log {
             .map(|(_, w)| w.op)
             .collect();
         let mut replaced: BTreeSet<Position> = BTreeSet::new();
-        let mut copies: BTreeMap<OpId, Vec<Position>> = BTreeMap::new();
+        // Each copy with all its parts, named by the last.
+        let mut copies: BTreeMap<OpId, BTreeMap<Position, Vec<Position>>> = BTreeMap::new();
         for (position, write) in writes().filter(|(p, _)| p.epoch != promised && !decided(*p)) {
             replaced.extend(write.effects.iter().flat_map(|e| &e.over));
-            copies.entry(write.op).or_default().push(position);
+            copies.entry(write.op).or_default().entry(write.last(position)).or_default().push(position);
         }
-        for (op, positions) in copies {
+        for (op, copies) in copies {
             // Of several copies in one tail the one replaced there counts, else the last; none does where an outcome is known.
             let known = counts.contains(&op) || self.view(storage).outcome(op).is_some();
-            let best = positions.iter().copied().max_by_key(|p| (replaced.contains(p), *p));
-            voids.extend(positions.into_iter().filter(|p| known || Some(*p) != best));
+            let was_replaced = |parts: &[Position]| parts.iter().any(|p| replaced.contains(p));
+            let best = copies.iter().max_by_key(|(last, parts)| (was_replaced(parts), **last)).map(|(last, _)| *last);
+            voids.extend(
+                copies.into_iter().filter(|(last, _)| known || Some(*last) != best).flat_map(|(_, parts)| parts),
+            );
         }
         voids.retain(|p| !self.state.committed.has(*p));
         Cover { marks, voids: voids.into_iter().collect(), members }

@@ -3,9 +3,10 @@
 
 use super::aging::AgingSeen;
 use super::collector::Collector;
+use super::config::Config;
 use super::front::Front;
 use super::info::{DiskReport, RoleName};
-use super::io::{Config, Event, Input, Output};
+use super::io::{Event, Input, Output};
 use super::lead::Lead;
 use super::log::Log;
 use super::message::{HeldLock, Message};
@@ -233,59 +234,6 @@ impl Member {
         self.last_heartbeat = 0; // a new link: both ways at once
     }
 
-    fn receive(&mut self, cx: Cx<'_>, from: NodeId, message: Message) {
-        // Without its Hello a peer is a stranger; it will repeat itself.
-        if self.peers.all.contains_key(&from) && self.believes(cx, from, &message) {
-            self.dispatch(cx, from, message);
-        }
-    }
-
-    fn dispatch(&mut self, cx: Cx<'_>, from: NodeId, message: Message) {
-        match message {
-            Message::Heartbeat { sent, echo, info } => self.on_heartbeat(cx, from, sent, echo, *info),
-            Message::Election => self.on_election(cx, from),
-            Message::Answer => self.on_answer(),
-            Message::Collect { epoch, marks } => self.on_collect(cx, from, epoch, &marks),
-            Message::Promise { epoch, marks, records, committed, locks } => {
-                self.on_promise(cx, from, epoch, marks, &records, &committed, locks);
-            }
-            Message::Refuse { epoch, promised, held } => self.on_refuse(cx, from, epoch, promised, held),
-            Message::Append { epoch, records, committed, more } => {
-                self.on_append(cx, from, epoch, &records, committed);
-                if more {
-                    self.acknowledge(true); // the next frame waits for it
-                }
-            }
-            Message::Ack { epoch, received, durable } => self.on_ack(from, epoch, received, durable),
-            Message::Coordinator { epoch, .. } => self.on_coordinator(cx, from, epoch),
-            Message::HandoverAsk => self.on_handover_ask(cx, from),
-            Message::Release { epoch } => self.on_release(cx, from, epoch),
-            Message::Pull { marks, collecting } => self.on_pull(cx, from, &marks, collecting),
-            Message::Pulled { records, committed } => self.on_pulled(cx, from, &records, &committed),
-            Message::IndexAsk(ask) => self.on_index_ask(cx, from, &ask),
-            Message::IndexAnswer(answer) => self.on_index_answer(cx, from, *answer),
-            Message::LockRequest { op, change } => self.on_lock_request(cx, from, op, change),
-            Message::Replace { op, token, kept, lost } => self.on_replace(cx, from, op, token, &kept, &lost),
-            Message::Renew { op, token } => self.on_renew(cx, from, op, token),
-            Message::Commit { op, token, change, staged, floor } => {
-                self.on_commit(cx, from, super::grant::Asked { op, token, change, staged, floor });
-            }
-            Message::Unlock { op, token } => self.on_unlock(cx, from, op, token),
-            Message::ReadRequest { round } => self.on_read_request(cx, from, round),
-            Message::ReadPosition { round, position } => self.on_read_position(cx, round, position),
-            Message::Fetch { what, extents, sources } => self.on_fetch(cx, from, what, extents, sources),
-            Message::Fetched { what, copy } => self.on_fetched(cx, from, what, copy),
-            Message::Have(possession) => self.on_have(cx, from, possession),
-            Message::HaveIt(possession) => self.on_have_it(cx, from, &possession),
-            Message::Granted { op, token, replicas, hlc } => self.on_granted(cx, op, token, replicas, hlc),
-            Message::Replacement { op, token, kept, nodes } => self.on_replacement(op, token, kept, nodes),
-            Message::Done { op, outcome } => self.on_done(op, outcome),
-            Message::Refused { op, refusal } => self.on_refused(from, op, refusal),
-            Message::Stale { op, token } => self.on_stale(cx, op, token),
-            Message::NotLeader { op } => self.on_not_leader(cx, op),
-        }
-    }
-
     fn persisted(&mut self, cx: Cx<'_>, batch: u64) {
         self.log.pending.persisted(batch);
         let durable = self.log.pending.durable();
@@ -381,6 +329,7 @@ impl Member {
     /// Enters an epoch: it is persisted before anything that says so is sent.
     pub(super) fn promise(&mut self, epoch: Epoch) {
         self.log.state.promised = epoch;
+        self.log.arriving.clear();
         self.log.pending.touch_state();
         self.log.pending.need_durable();
         let count = self.log.state.logged.count(epoch);
@@ -392,7 +341,13 @@ impl Member {
     /// Notes how far an epoch is committed, and applies it.
     pub(super) fn learn_committed(&mut self, cx: Cx<'_>, epoch: Epoch, count: u64) {
         self.log.raise_committed(epoch, count, cx.storage);
-        self.log.apply_committed(cx.mono(), cx.storage);
+        self.apply_committed(cx);
+    }
+    /// Folds what is known to be committed into the index, unless that is being taken over from another.
+    pub(super) fn apply_committed(&mut self, cx: Cx<'_>) {
+        if self.transfer.is_none() {
+            self.log.apply_committed(cx.mono(), cx.storage);
+        }
     }
     pub(super) fn role_name(&self) -> (RoleName, u64) {
         match &self.role {

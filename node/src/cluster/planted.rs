@@ -25,6 +25,8 @@ pub enum Planted {
     FlatLocks,
     /// I9: repeats are applied again.
     NoDedupe,
+    /// I10: the parts of a rename are logged and take effect one by one.
+    HalfRename,
     /// I8: stamps are bare wall clocks.
     WallClock,
     /// I2: the log loses records that are not in the index yet.

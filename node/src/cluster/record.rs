@@ -44,7 +44,7 @@ pub struct Cover {
     pub members: Vec<NodeId>,
 }
 
-/// One client operation: all its effects take place or none.
+/// One client operation, or a part of it: all effects of an operation take place or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
     /// The operation. Logged twice only on two sides of a partition.
@@ -56,6 +56,18 @@ pub struct Write {
     /// A node that is no member any more, nor ever again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forget: Option<NodeId>,
+    /// Which part of the operation this is; `None` when it is all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// A piece of an operation that is too large for one record. All pieces have consecutive positions and one clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which, counted from 0.
+    pub index: u64,
+    /// How many there are.
+    pub count: u64,
 }
 
 /// Heads taken out of the index for good: deletes that every known node has covered, losers of conflicts that were kept long

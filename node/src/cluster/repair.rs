@@ -329,7 +329,7 @@ impl Member {
             let Version::File(file) = head.what else { continue };
             let what = Version::File(super::File { replicas, ..file });
             let effects = vec![super::Effect { path, over: vec![position], what }];
-            self.append(cx, Body::Write(super::Write { op: head.op, blob: None, effects, forget: None }));
+            self.append(cx, Body::Write(super::Write { op: head.op, blob: None, effects, forget: None, part: None }));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the leader sees when it judges a change: the index with everything logged on top, committed or not. Exact, or a
 //! change would be refused for something that is gone already.
 
+use super::change::Refusal;
 use super::decide::Sight;
 use super::fold::{head_of, relocate, sort};
 use super::log::Log;
@@ -9,6 +10,7 @@ use super::record::{Body, Head, PathEntry};
 use super::storage::Storage;
 use super::types::Epoch;
 use crate::path::FtpPath;
+use std::collections::BTreeSet;
 
 /// The index with the tail of the log on top.
 pub(super) struct LeaderSight<'a> {
@@ -16,11 +18,18 @@ pub(super) struct LeaderSight<'a> {
     pub(super) storage: &'a dyn Storage,
     /// The leader's own.
     pub(super) epoch: Epoch,
+    /// More entries than this are not renamed at once.
+    pub(super) most: usize,
 }
 
 impl super::member::Member {
     pub(super) fn sight<'a>(&'a self, cx: Cx<'a>) -> LeaderSight<'a> {
-        LeaderSight { log: &self.log, storage: cx.storage, epoch: self.log.state.promised }
+        LeaderSight {
+            log: &self.log,
+            storage: cx.storage,
+            epoch: self.log.state.promised,
+            most: self.config.rename_entries,
+        }
     }
 }
 
@@ -33,6 +42,29 @@ impl Sight for LeaderSight<'_> {
         dir.below_in(&self.log.touched).any(|(path, _)| shown(path))
             || dir.below_in(&self.log.pending.entries).any(|(path, _)| shown(path))
             || self.stored_below(dir)
+    }
+    fn visible_below(&self, dir: &FtpPath) -> Result<Vec<FtpPath>, Refusal> {
+        let logged = dir.below_in(&self.log.touched).map(|(path, _)| path);
+        let pending = dir.below_in(&self.log.pending.entries).map(|(path, _)| path);
+        let shown = |path: &FtpPath| self.entry(path).visible().is_some();
+        let mut found: BTreeSet<FtpPath> = logged.chain(pending).filter(|path| shown(path)).cloned().collect();
+        let (mut directories, mut rows) = (vec![dir.clone()], 0);
+        while let Some(dir) = directories.pop() {
+            let mut after = None;
+            while let Some(name) = self.storage.next_child(&dir, after.as_deref()) {
+                rows += 1;
+                if rows.max(found.len()) > self.most {
+                    return Err(Refusal::TooMuch);
+                }
+                let child = dir.join(&name).map_err(|_| Refusal::TooLong)?;
+                if shown(&child) {
+                    found.insert(child.clone());
+                }
+                directories.push(child);
+                after = Some(name);
+            }
+        }
+        if found.len() > self.most { Err(Refusal::TooMuch) } else { Ok(found.into_iter().collect()) }
     }
 }
 
@@ -56,13 +88,14 @@ impl Log {
     /// The heads of a path as the leader must see them: all that is logged counts, committed or not.
     fn leader_entry(&self, path: &FtpPath, epoch: Epoch, storage: &dyn Storage) -> PathEntry {
         let mut entry = self.view(storage).entry(path).unwrap_or_default();
-        if !self.touched.contains_key(path) && entry.heads.iter().all(|h| h.confirmed) {
+        let touching = self.touched.get(path).map(Vec::as_slice).unwrap_or_default();
+        if touching.is_empty() && entry.heads.iter().all(|h| h.confirmed) {
             return entry;
         }
-        for record in &self.tail {
+        for (record, n) in touching {
             match &record.body {
                 Body::Write(write) => {
-                    for effect in write.effects.iter().filter(|e| e.path == *path) {
+                    if let Some(effect) = write.effects.get(*n) {
                         entry.heads.retain(|h| !effect.over.contains(&h.position));
                         let confirmed = record.epoch() == epoch || self.state.committed.has(record.position);
                         entry.heads.extend(head_of(record, write, effect, confirmed));
@@ -77,11 +110,13 @@ impl Log {
                         relocate(&mut entry, record, version);
                     }
                 }
-                Body::Cover(cover) => {
-                    for head in entry.heads.iter_mut() {
-                        head.confirmed |= cover.marks.has(head.position) && !cover.voids.contains(&head.position);
-                    }
-                }
+                Body::Cover(_) => {}
+            }
+        }
+        // A cover names only what was logged before it, so it may come last.
+        for cover in self.tail.iter().filter_map(|r| r.cover()) {
+            for head in entry.heads.iter_mut() {
+                head.confirmed |= cover.marks.has(head.position) && !cover.voids.contains(&head.position);
             }
         }
         sort(&mut entry);

@@ -45,6 +45,11 @@ impl Member {
         !self.log.state.borrowed.is_empty()
     }
 
+    /// Whether the index is this node's own, all of it.
+    pub fn is_whole(&self) -> bool {
+        self.transfer.is_none() && !self.is_borrowing()
+    }
+
     /// Begins to take over an index when nothing else helps, and asks again for what was not answered.
     pub(super) fn tick_transfer(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
@@ -190,7 +195,7 @@ impl Member {
     fn finish_transfer(&mut self, cx: Cx<'_>, state: &IndexState) {
         let Some(transfer) = self.transfer.take() else { return };
         self.log.adopt(&transfer.began.unwrap_or_default(), state, cx.storage);
-        self.log.apply_committed(cx.mono(), cx.storage);
+        self.apply_committed(cx);
         self.event(Event::TookIndex { from: transfer.source, paths: transfer.changed });
     }
 }
@@ -252,6 +257,8 @@ impl Log {
 
     /// The index is made of these records, too, from now on. Those that are not in our log never will be.
     fn adopt(&mut self, began: &Marks, state: &IndexState, storage: &dyn Storage) {
+        // Parts that wait would not follow the log any more.
+        self.arriving.clear();
         for (epoch, count) in began.iter() {
             if self.state.logged.raise(epoch, count) {
                 self.state.truncated.raise(epoch, count);
@@ -273,7 +280,7 @@ impl Log {
         let tail = std::mem::take(&mut self.tail);
         for record in tail {
             if self.state.applied.has(record.position) {
-                record.paths().for_each(|path| self.untouch(path));
+                record.paths().for_each(|path| self.untouch(path, record.position));
             } else {
                 self.tail.push_back(record);
             }

@@ -1,7 +1,7 @@
 //! Which records the log may lose. What every known node has is needed by nobody; for one that is away, records are kept up
 //! to a number, and beyond that only what the live ones lack. Whoever needs what is gone gets the index (`transfer.rs`).
 
-use super::io::Config;
+use super::config::Config;
 use super::log::Log;
 use super::marks::Marks;
 use super::member::{Cx, Member};

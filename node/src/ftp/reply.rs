@@ -75,9 +75,10 @@ impl From<Refusal> for Reply {
             | Refusal::Exists
             | Refusal::IsDirectory
             | Refusal::NotDirectory
-            | Refusal::NotEmpty => 550,
+            | Refusal::NotEmpty
+            | Refusal::TooMuch => 550,
             // The name is not allowed, whatever is there.
-            Refusal::Reserved => 553,
+            Refusal::Reserved | Refusal::IntoItself | Refusal::TooLong => 553,
             Refusal::TooFewCopies => 452,
             Refusal::Busy | Refusal::LockWait | Refusal::TooManyExtents => 450,
             Refusal::NoLeader | Refusal::Unknown => 451,

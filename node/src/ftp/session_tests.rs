@@ -229,6 +229,33 @@ async fn files_are_renamed_and_deleted_and_known_by_size_and_time() {
 }
 
 #[tokio::test]
+async fn directories_are_renamed_with_all_that_is_in_them() {
+    let front = Front::start(plain).await;
+    let mut client = front.login("ana", false).await;
+    front.memory.put("/d", None);
+    front.memory.put("/d/f", Some(b"12345"));
+    front.memory.put("/e", None);
+    client.expect("RNFR d", 350).await;
+    assert_eq!(client.expect("RNTO e/x", 250).await, "250 Renamed.");
+    assert_eq!(front.memory.file("/e/x/f").as_deref(), Some(&b"12345"[..]));
+    client.expect("CWD /d", 550).await;
+    for (from, to, code) in [("e", "e/x/y", 553), ("e/x", "/e", 550), ("e", "/", 550)] {
+        client.expect(&format!("RNFR {from}"), 350).await;
+        client.expect(&format!("RNTO {to}"), code).await;
+    }
+    client.expect("RNFR nothing", 550).await;
+    assert_eq!(client.expect("RNFR /", 550).await, "550 This is the root directory.");
+    client.expect("RNTO x", 503).await;
+    // A home is the root of whoever lives there.
+    let mut client = front.login("leo", false).await;
+    client.expect("MKD d", 257).await;
+    client.expect("RNFR .", 550).await;
+    client.expect("RNFR d", 350).await;
+    client.expect("RNTO /", 550).await;
+    assert!(client.expect("MLST d", 250).await.contains("type=dir"));
+}
+
+#[tokio::test]
 async fn sessions_that_say_nothing_are_ended() {
     let front = Front::start(|config| {
         plain(config);

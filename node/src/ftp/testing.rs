@@ -89,7 +89,15 @@ impl Memory {
                 tree.remove(path.as_str()).ok_or(Refusal::NotFound)?;
             }
             Change::Rename { from, to } => {
-                let what = tree.remove(from.as_str()).ok_or(Refusal::NotFound)?;
+                let what = tree.get(from.as_str()).cloned().ok_or(Refusal::NotFound)?;
+                if what.is_none() && (to.is_within(&from) || tree.contains_key(to.as_str())) {
+                    return Err(if to.is_within(&from) { Refusal::IntoItself } else { Refusal::Exists });
+                }
+                let all = std::mem::take(&mut *tree).into_iter().map(|(path, what)| {
+                    let path = FtpPath::try_from(path).unwrap();
+                    (path.moved(&from, &to).ok().filter(|_| path.is_within(&from)).unwrap_or(path).to_string(), what)
+                });
+                *tree = all.collect();
                 tree.insert(to.to_string(), what);
             }
             Change::Resolve { path, position } => drop(self.settle(&path, position)?),

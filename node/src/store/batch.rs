@@ -10,6 +10,7 @@ use super::tables::Writes;
 use crate::cluster::{Batch, Marks, Mutation, PathEntry, Position, Record, Version};
 use crate::path::FtpPath;
 use fjall::Slice;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Where the log ends.
@@ -27,17 +28,29 @@ pub(super) struct LogEnd {
 
 /// Changes that build up over a reader; what was changed already is read back.
 pub(super) struct Changes<'a, R> {
-    pub(super) below: &'a R,
+    below: &'a R,
     pub(super) writes: Writes,
+    /// Directories that lost a child, by depth: whether anything is left in them is asked once, when all is set. Asked each
+    /// time, to empty one would cost the square of what was in it.
+    emptied: BTreeSet<(usize, FtpPath)>,
 }
 
 /// All changes of a batch, each key once.
 pub(super) fn changes<R: Reader>(below: &R, batch: &Batch, end: &mut LogEnd) -> Writes {
-    let mut changes = Changes { below, writes: Writes::new() };
+    let mut changes = Changes::over(below);
     for mutation in &batch.mutations {
         changes.apply(mutation, end);
     }
+    while let Some((_, path)) = changes.emptied.pop_last() {
+        changes.look_again(&path);
+    }
     changes.writes
+}
+
+impl<'a, R> Changes<'a, R> {
+    pub(super) fn over(below: &'a R) -> Self {
+        Self { below, writes: Writes::new(), emptied: BTreeSet::new() }
+    }
 }
 
 impl<R: Reader> Changes<'_, R> {
@@ -96,7 +109,16 @@ impl<R: Reader> Changes<'_, R> {
         self.place(path, row);
     }
 
-    /// Sets the row of a path, and goes up as long as rows come and go.
+    /// Sets the row of a directory that lost a child.
+    fn look_again(&mut self, path: &FtpPath) {
+        let entry = self.get(Table::Index, &keys::path(path)).map(|bytes| keys::decode::<PathEntry>(&bytes));
+        let row = self.row_of(entry.as_ref(), || None, true, path);
+        // A file that was hidden by what lay below it is no loser any more.
+        self.conflict(path, entry.as_ref(), row.as_ref());
+        self.place(path, row);
+    }
+
+    /// Sets the row of a path, and goes up as long as rows come.
     fn place(&mut self, path: &FtpPath, row: Option<Row>) {
         let (mut path, mut row) = (path.clone(), row);
         while let Some((parent, name)) = path.split() {
@@ -110,8 +132,12 @@ impl<R: Reader> Changes<'_, R> {
             if was == is || parent.is_root() {
                 return;
             }
+            if !is {
+                self.emptied.insert((parent.components().count(), parent));
+                return;
+            }
             let entry = self.get(Table::Index, &keys::path(&parent)).map(|bytes| keys::decode::<PathEntry>(&bytes));
-            row = self.row_of(entry.as_ref(), || is.then_some(true), true, &parent);
+            row = self.row_of(entry.as_ref(), || Some(true), true, &parent);
             // A file that is hidden by what lies below it is a loser as long as that is there.
             self.conflict(&parent, entry.as_ref(), row.as_ref());
             path = parent;

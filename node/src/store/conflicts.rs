@@ -82,7 +82,7 @@ pub(super) fn count(view: &View, writes: &Writes, losers: &AtomicU64) {
 pub(super) fn fill(view: &View) -> u64 {
     let tables = &view.tables;
     if tables.get(Table::Meta, &keys::conflicts()).is_none() {
-        let mut changes = Changes { below: view, writes: Writes::new() };
+        let mut changes = Changes::over(view);
         for (key, value) in tables.scan(Table::Index, keys::all()) {
             let (path, entry) = (keys::read_path(&key), keys::decode::<PathEntry>(&value));
             let row = changes.row(&path);

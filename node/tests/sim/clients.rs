@@ -12,6 +12,9 @@ use node::path::FtpPath;
 /// Everything that clients touch; a name in `d` is meant for a directory.
 const PATHS: [&str; 10] = ["/f0", "/d0", "/d0/f0", "/f1", "/d0/f1", "/d1", "/d1/f0", "/d1/d2", "/d1/d2/f0", "/f2"];
 
+/// Where directories are moved from and to.
+const DIRECTORIES: [&str; 4] = ["/d0", "/d1", "/d2", "/d1/d2"];
+
 /// What a client wants again after its node died.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
@@ -72,17 +75,21 @@ impl World {
     fn any_path(&mut self) -> FtpPath {
         path(PATHS[self.rng.below(self.plan.paths as u64) as usize])
     }
+    fn any_directory(&mut self) -> FtpPath {
+        path(self.rng.pick(&DIRECTORIES))
+    }
     fn any_change(&mut self) -> Change {
         let path = self.any_path();
         let dice = self.rng.below(100);
         if path.name().starts_with('d') {
             return match dice {
-                0..=54 => Change::MakeDirectory { path },
-                55..=79 => Change::RemoveDirectory { path },
-                80..=86 => Change::Store { path, create_only: false },
-                87..=89 => Change::Append { path },
-                90..=94 => Change::Delete { path },
-                _ => Change::Rename { from: self.any_path(), to: path },
+                0..=46 => Change::MakeDirectory { path },
+                47..=64 => Change::RemoveDirectory { path },
+                65..=69 => Change::Store { path, create_only: false },
+                70..=72 => Change::Append { path },
+                73..=77 => Change::Delete { path },
+                78..=82 => Change::Rename { from: self.any_path(), to: path },
+                _ => Change::Rename { from: self.any_directory(), to: self.any_directory() },
             };
         }
         match dice {
@@ -134,6 +141,9 @@ impl World {
                 self.totals.acknowledge();
                 self.totals.appended += u64::from(self.truth.extents(outcome.position) > 1);
                 self.totals.conflicts += self.truth.done(op, outcome)?;
+                let (effects, parts) = self.truth.size(outcome.position);
+                self.totals.moved += u64::from(effects > 2);
+                self.totals.parted += u64::from(parts > 1);
                 self.close(op);
             }
             FrontEvent::Refused(refusal) => {

@@ -226,7 +226,11 @@ impl Storage for Disk {
         self.shown.entries.get(path).cloned()
     }
     fn next_child(&self, dir: &FtpPath, after: Option<&str>) -> Option<String> {
-        self.shown.children(dir).find(|name| after.is_none_or(|a| name.as_str() > a)).cloned()
+        // A directory that is only implied by what lies below it is a child, too.
+        let visible = dir.below_in(&self.shown.entries).filter(|(_, entry)| entry.visible().is_some());
+        let depth = dir.components().count();
+        let names = visible.filter_map(|(path, _)| path.components().nth(depth));
+        names.filter(|name| after.is_none_or(|a| *name > a)).min().map(str::to_owned)
     }
     fn outcome(&self, op: OpId) -> Option<Outcome> {
         self.shown.outcomes.get(&op).copied()

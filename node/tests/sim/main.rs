@@ -152,6 +152,7 @@ fn print(totals: &Totals, seeds: u64) {
         "acknowledged {}, of which appends to what was there {}, refused {:?}, replicas replaced {}",
         t.acks, t.appended, t.refusals, t.replacements
     );
+    println!("directories moved with what was in them {}, operations in parts {}", t.moved, t.parted);
     println!(
         "reads without a leader {}, refused for want of the leader's records {}, blobs collected {}",
         t.local_reads, t.refused_reads, t.dropped

@@ -75,6 +75,7 @@ impl Plan {
             repair_copies: rng.pick(&[1, 4, 16]) as usize,
             max_extents: rng.pick(&[64, 64, 3]) as usize,
             records_per_frame: rng.pick(&[512, 512, 3]) as usize,
+            effects_per_record: rng.pick(&[1000, 2, 1]) as usize,
             mesh: rng.pick(&[16, 16, 3]) as usize,
             far_behind: rng.pick(&[1000, 1000, 40]),
             log_least: rng.pick(&[4000, 30, 8]),

@@ -19,6 +19,9 @@ pub(crate) struct Totals {
     pub(crate) replacements: u64,
     /// Acknowledged appends to what was there.
     pub(crate) appended: u64,
+    /// Acknowledged renames of directories with something in them, and operations logged in more than one part.
+    pub(crate) moved: u64,
+    pub(crate) parted: u64,
     /// Blobs collected.
     pub(crate) dropped: u64,
     /// Blobs copied by repair.
@@ -99,6 +102,8 @@ impl Totals {
             (&mut self.acks, other.acks),
             (&mut self.replacements, other.replacements),
             (&mut self.appended, other.appended),
+            (&mut self.moved, other.moved),
+            (&mut self.parted, other.parted),
             (&mut self.dropped, other.dropped),
             (&mut self.fetched, other.fetched),
             (&mut self.narrow, other.narrow),

@@ -367,7 +367,9 @@ impl World {
     /// Whether these nodes run, one of them leads, and all follow it.
     pub(crate) fn led(&self, group: &[usize]) -> bool {
         let mut seen = None;
-        group.iter().map(|n| &self.processes[*n]).all(|p| {
+        // Who takes over another's index is no member until it has.
+        let waits = |p: &Process| p.member.as_ref().is_some_and(|m| !m.is_whole() && m.standing().1.is_none());
+        group.iter().map(|n| &self.processes[*n]).filter(|p| !waits(p)).all(|p| {
             let Some(member) = &p.member else { return false };
             let (role, leader, epoch) = member.standing();
             let leads = leader == Some(p.info.node);

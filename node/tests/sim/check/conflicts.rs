@@ -7,11 +7,11 @@ use node::cluster::Position;
 impl Truth {
     /// Notes an acknowledged write; with how many acknowledged before it is in conflict.
     pub(super) fn acknowledged(&mut self, position: Position) -> u64 {
-        let Some(record) = self.records.get(&position).cloned() else { return 0 };
-        let Some(write) = record.write() else { return 0 };
+        let parts: Vec<_> = self.parts(position).cloned().collect();
+        let Some(write) = parts.last().and_then(|r| r.write()) else { return 0 };
         let before = self.closure(position.epoch, position.seq);
         let mut conflicts = 0;
-        for effect in &write.effects {
+        for effect in parts.iter().filter_map(|r| r.write()).flat_map(|w| &w.effects) {
             let earlier = self.acked.get(&effect.path).map(Vec::as_slice).unwrap_or_default();
             let unknown = earlier.iter().filter(|p| p.epoch != position.epoch && !before.has(**p));
             let apart = unknown.filter(|p| !self.closure(p.epoch, p.seq).has(position));

@@ -2,13 +2,23 @@
 //! never go back.
 
 use super::{Broken, Truth};
-use node::cluster::{Mutation, PathEntry};
+use crate::sim::disk::Tables;
+use node::cluster::{Head, Mutation, PathEntry};
 use node::path::FtpPath;
 
 impl Truth {
-    pub(super) fn changed(&self, at: usize, mutation: &Mutation) -> Result<(), Broken> {
+    /// `tables` is what shows once the whole batch is there.
+    pub(super) fn changed(&self, at: usize, mutation: &Mutation, tables: &Tables) -> Result<(), Broken> {
         if let Mutation::Entry(path, Some(entry)) = mutation {
             self.entry(at, path, entry)?;
+            // While another's index is being taken over, nothing is shown of it.
+            let state = &tables.state;
+            let known = |p| state.applied.has(p) || state.borrowed.has(p);
+            let half = |h: &&Head| !known(self.last(h.position));
+            if let Some(head) = entry.heads.iter().find(half) {
+                let what = format!("{at} shows {head:?} at {path}, a part of what it has not all of");
+                return Err(Broken::new("I10", what));
+            }
         }
         Ok(())
     }
@@ -23,7 +33,7 @@ impl Truth {
                 let what = format!("{at} keeps {head:?} at {path}, logged was {said:?}");
                 return Err(Broken::new("I2", what));
             }
-            if head.confirmed && !self.committed.contains_key(&head.position) {
+            if head.confirmed && !self.committed.contains_key(&self.last(head.position)) {
                 return Err(Broken::new(
                     "I10",
                     format!("{at} shows {:?} at {path}, which is not committed", head.position),

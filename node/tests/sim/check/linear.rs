@@ -13,7 +13,7 @@ use crate::sim::disk::Tables;
 use crate::sim::process::index;
 use crate::sim::world::{Time, brief};
 use histories::{Act, Blocked, FileModel, Initially, Limits, Operation, Seeing, Seen, Verdict, Window, check, cut};
-use node::cluster::{Change, Epoch, Event, Message, NodeId, OpId, Output, Refusal, Version};
+use node::cluster::{Change, Epoch, Event, Message, NodeId, OpId, Output, Position, Refusal, Version};
 use node::path::FtpPath;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -159,11 +159,14 @@ impl Linear {
         self.looked.push(Looked { path: path.clone(), began, ended: self.now, seen });
     }
 
-    /// Every path that something is done to, and nothing below.
-    fn leaves(&self) -> Vec<FtpPath> {
+    /// Every path that something is done to, and nothing below. `written` are paths that anything was ever logged for:
+    /// what a directory holds goes along with it.
+    fn leaves(&self, written: &BTreeMap<FtpPath, Vec<Position>>) -> Vec<FtpPath> {
         let asked = self.asked.values().flat_map(|asked| asked.change.paths());
         let all: BTreeSet<&FtpPath> = asked.chain(self.looked.iter().map(|l| &l.path)).collect();
-        let leaf = |path: &&&FtpPath| !all.iter().any(|other| other != *path && other.is_within(path));
+        let leaf = |path: &&&FtpPath| {
+            path.below_in(written).next().is_none() && !all.iter().any(|other| other != *path && other.is_within(path))
+        };
         all.iter().filter(leaf).map(|path| (*path).clone()).collect()
     }
     /// What clients did to a path and saw of it.
@@ -185,10 +188,10 @@ impl Linear {
         });
         changes.chain(reads).collect()
     }
-    fn check(&self) -> Result<Coverage, Broken> {
+    fn check(&self, written: &BTreeMap<FtpPath, Vec<Position>>) -> Result<Coverage, Broken> {
         let mut coverage = Coverage::default();
         let last = self.open.map(|(epoch, from)| (epoch, Window { from, to: self.now }));
-        for path in self.leaves() {
+        for path in self.leaves(written) {
             let history = self.history(&path);
             let operations: Vec<_> = history.iter().map(|(operation, _)| operation.clone()).collect();
             coverage.answered += operations.iter().filter(|o| o.returned.is_some()).count() as u64;
@@ -287,6 +290,6 @@ impl Truth {
     }
     /// Whether one order explains what clients saw of each path; how much of it was checked.
     pub(crate) fn linearizable(&self) -> Result<Coverage, Broken> {
-        self.linear.check()
+        self.linear.check(&self.by_path)
     }
 }

@@ -4,9 +4,10 @@
 use super::commits::not_whole;
 use super::{Broken, Truth};
 use crate::sim::process::Process;
-use node::cluster::{Change, Effect, Epoch, OpId, Position, Record, Token, Version};
+use node::cluster::{Change, Effect, Epoch, Marks, OpId, Position, Record, Token, Version};
 use node::path::FtpPath;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Locks {
@@ -16,7 +17,7 @@ pub(super) struct Locks {
 
 /// Whether two changes may not be under way at once: they share a path, or one takes a whole directory that the other is in.
 fn overlap(a: &Change, b: &Change) -> bool {
-    let whole = |change: &Change| matches!(change, Change::RemoveDirectory { .. });
+    let whole = |change: &Change| matches!(change, Change::RemoveDirectory { .. } | Change::Rename { .. });
     let pairs = a.paths().into_iter().flat_map(|a| b.paths().into_iter().map(move |b| (a, b)));
     let mut pairs = pairs.into_iter();
     pairs.any(|(at, other)| at == other || (whole(a) && other.is_within(at)) || (whole(b) && at.is_within(other)))
@@ -59,7 +60,9 @@ impl Truth {
         processes: &[Process],
     ) -> Result<(), Broken> {
         let epoch = position.epoch;
-        self.logged.insert(position);
+        let parts: Vec<Arc<Record>> = self.parts(position).cloned().collect();
+        let first = parts.first().map_or(position, |r| r.position);
+        self.logged.extend(parts.iter().map(|r| r.position));
         if self.reigns.get(&epoch).is_none_or(|r| r.node != at) {
             return Err(Broken::new("I4", format!("{at} logged {position:?} in an epoch that is not its own")));
         }
@@ -69,14 +72,14 @@ impl Truth {
         if !self.locks.holds(epoch, token, op) {
             return Err(Broken::new("I6", format!("op {op:?} logged at {position:?} under the stale {token:?}")));
         }
-        let before = self.closure(epoch, position.seq);
+        let before = self.closure(epoch, first.seq);
         if let Some(first) = self.by_op[&op].iter().find(|p| before.has(**p) && self.confirmed(**p, &before, epoch)) {
             return Err(Broken::new(
                 "I9",
                 format!("op {op:?} logged at {position:?}; its history has it at {first:?}"),
             ));
         }
-        let later = |r: &&std::sync::Arc<Record>| before.has(r.position) && r.hlc >= record.hlc;
+        let later = |r: &&Arc<Record>| before.has(r.position) && r.hlc >= record.hlc;
         if let Some(later) = self.records.values().find(later) {
             let what = format!(
                 "{position:?} is stamped {:?}, its history has {:?} {:?}",
@@ -87,8 +90,8 @@ impl Truth {
         if let Some((blob, node)) = not_whole(&record, processes) {
             return Err(Broken::new("I1", format!("{position:?} logged without the bytes of {blob:?} on {node:?}")));
         }
-        let Some(write) = record.write() else { return Ok(()) };
-        for effect in &write.effects {
+        let effects: Vec<Effect> = parts.iter().filter_map(|r| r.write()).flat_map(|w| w.effects.clone()).collect();
+        for effect in &effects {
             if let Some(head) = self.standing(&effect.path, &before, epoch)
                 && effect.what != Version::Resolved
                 && !effect.over.contains(&head)
@@ -99,11 +102,43 @@ impl Truth {
         }
         let moved = |path: &FtpPath| self.standing(path, &before, epoch).and_then(|p| self.content(p, path));
         let change = &self.ops.get(&op).ok_or_else(|| Broken::new("I9", format!("nobody asked for {op:?}")))?.change;
-        if !says(change, op, &write.effects, moved) {
-            let what = format!("{position:?} says {:?}, asked for was {change:?}", write.effects);
+        let said = match change {
+            Change::Rename { from, to } if from == to => effects.is_empty(),
+            Change::Rename { from, to } => self.moves(from, to, &effects, &before, epoch),
+            _ => says(change, op, &effects, moved),
+        };
+        if !said {
+            let what = format!("{position:?} says {effects:?}, asked for was {change:?}");
             return Err(Broken::new("I9", what));
         }
         Ok(())
+    }
+}
+
+impl Truth {
+    /// Whether all that stands at `from` and below goes to `to`, and nothing else happens.
+    fn moves(&self, from: &FtpPath, to: &FtpPath, effects: &[Effect], before: &Marks, epoch: Epoch) -> bool {
+        let said = |path: &FtpPath| effects.iter().find(|e| e.path == *path).map(|e| &e.what);
+        let stands = |path: &FtpPath| {
+            let effect = Self::effect(&self.records[&self.standing(path, before, epoch)?], path)?;
+            Some(&effect.what).filter(|what| **what != Version::Deleted)
+        };
+        let paths = self.by_path.keys().filter(|path| path.is_within(from));
+        let due: Vec<(&FtpPath, &Version)> = paths.filter_map(|path| Some((path, stands(path)?))).collect();
+        due.len() * 2 == effects.len()
+            && due.iter().all(|(path, what)| {
+                let target = path.moved(from, to).ok();
+                let there = target.and_then(|target| said(&target));
+                said(path) == Some(&Version::Deleted) && there.is_some_and(|there| same(there, what))
+            })
+    }
+}
+
+/// The same but for where the bytes are.
+fn same(a: &Version, b: &Version) -> bool {
+    match (a, b) {
+        (Version::File(a), Version::File(b)) => (&a.extents, a.modified) == (&b.extents, b.modified),
+        _ => a == b,
     }
 }
 
@@ -130,11 +165,7 @@ fn says<'a>(
         Change::Delete { path } | Change::RemoveDirectory { path } => at(path) == Some(&Version::Deleted),
         Change::Forget { .. } => effects.is_empty(),
         Change::MakeDirectory { path } => matches!(at(path), Some(Version::Directory { .. })),
-        Change::Rename { from, to } => {
-            from == to
-                || (at(from) == Some(&Version::Deleted)
-                    && file(to).is_some_and(|f| Some(f.extents.as_slice()) == moved(from)))
-        }
+        Change::Rename { .. } => false, // see `moves`
         Change::SetModified { path, modified } => {
             file(path).is_none_or(|f| f.modified == *modified && Some(f.extents.as_slice()) == moved(path))
         }

@@ -74,6 +74,7 @@ pub(crate) struct Truth {
     /// Writes that their leader said it logged.
     logged: BTreeSet<Position>,
     by_path: BTreeMap<FtpPath, Vec<Position>>,
+    /// Where each copy of an operation ends: an operation of several parts is there when its last part is.
     by_op: BTreeMap<OpId, Vec<Position>>,
     /// Writes by the blobs of their versions.
     by_blob: BTreeMap<BlobId, BTreeSet<Position>>,
@@ -136,7 +137,9 @@ impl Truth {
                 self.covers.push(record.position);
             }
             if let Some(write) = record.write() {
-                self.by_op.entry(write.op).or_default().push(record.position);
+                if write.is_last() {
+                    self.by_op.entry(write.op).or_default().push(record.position);
+                }
                 for effect in &write.effects {
                     self.by_path.entry(effect.path.clone()).or_default().push(record.position);
                     self.learn_extents(record.position, &effect.what)?;
@@ -171,7 +174,8 @@ impl Truth {
                 _ => {}
             }
         }
-        changes.iter().try_for_each(|mutation| self.changed(at, mutation))
+        let tables = &processes[at].disk.shown;
+        changes.iter().try_for_each(|mutation| self.changed(at, mutation, tables))
     }
 
     fn event(&mut self, now: Time, at: usize, event: &Event, processes: &[Process]) -> Result<(), Broken> {

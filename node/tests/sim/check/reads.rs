@@ -20,7 +20,7 @@ impl Truth {
     ) -> Result<(), Broken> {
         let seen = tables.entries.get(path).and_then(|e| e.winner());
         if let Some(head) = seen
-            && !self.committed.contains_key(&head.position)
+            && !self.committed.contains_key(&self.last(head.position))
         {
             let what = format!("read {id} of {path} sees {:?}, which is not committed", head.position);
             return Err(Broken::new("I10", what));
@@ -44,8 +44,9 @@ impl Truth {
         // What was dropped from the index was seen by everybody before.
         let seen = seen.map(|h| h.stamp()).max(self.last_dropped(path));
         let scope = self.closure(position.epoch, position.seq + 1);
-        for due in self.by_path.get(path).into_iter().flatten() {
-            if self.committed.get(due).is_none_or(|at| *at >= began) || seen >= Some(stamp(&self.records[due])) {
+        for part in self.by_path.get(path).into_iter().flatten() {
+            let due = &self.last(*part);
+            if self.committed.get(due).is_none_or(|at| *at >= began) || seen >= Some(stamp(&self.records[part])) {
                 continue;
             }
             // Logged twice and committed by leaders that did not know of each other, it may be void: the other copy counts.
@@ -70,6 +71,6 @@ impl Truth {
         }
         let op = self.records[&position].write()?.op;
         let copies = self.by_op.get(&op)?.iter().filter(|p| scope.has(**p) && self.confirmed(**p, scope, epoch));
-        copies.map(|p| stamp(&self.records[p])).max()
+        copies.flat_map(|p| self.parts(*p)).map(|r| stamp(r)).max()
     }
 }

@@ -20,6 +20,7 @@ impl Truth {
     /// Whether a record counts in a scope as seen by `epoch`: it is the epoch's own, or a cover there names it and does not
     /// void it.
     pub(super) fn confirmed(&self, position: Position, scope: &Marks, epoch: Epoch) -> bool {
+        let position = self.last(position);
         if position.epoch == epoch {
             return true;
         }
@@ -27,12 +28,28 @@ impl Truth {
         let mut confirming = covers.filter(|c| c.marks.has(position) && !c.voids.contains(&position));
         confirming.next().is_some()
     }
+    /// Where the operation ends that has a part here: no part is there, or counts, without the last.
+    pub(super) fn last(&self, position: Position) -> Position {
+        let write = self.records.get(&position).and_then(|r| r.write());
+        write.map_or(position, |w| w.last(position))
+    }
+    /// All parts of the copy of an operation that ends here.
+    pub(super) fn parts(&self, last: Position) -> impl Iterator<Item = &Arc<Record>> {
+        let count = self.records.get(&last).and_then(|r| r.write()?.part).map_or(1, |p| p.count);
+        let first = Position { seq: last.seq + 1 - count, ..last };
+        self.records.range(first..=last).map(|(_, record)| record)
+    }
+    /// How many effects an operation has, and in how many parts.
+    pub(crate) fn size(&self, last: Position) -> (usize, usize) {
+        let writes = || self.parts(last).filter_map(|r| r.write());
+        (writes().map(|w| w.effects.len()).sum(), writes().count())
+    }
     pub(super) fn effect<'a>(record: &'a Record, path: &FtpPath) -> Option<&'a Effect> {
         record.write()?.effects.iter().find(|e| e.path == *path)
     }
     /// Records of a scope that touch a path.
     fn on_path<'a>(&'a self, path: &FtpPath, scope: &'a Marks) -> impl Iterator<Item = &'a Arc<Record>> + 'a {
-        self.by_path.get(path).into_iter().flatten().filter(|p| scope.has(**p)).map(|p| &self.records[p])
+        self.by_path.get(path).into_iter().flatten().filter(|p| scope.has(self.last(**p))).map(|p| &self.records[p])
     }
     /// By whom a version was replaced. A void duplicate's `over` counts, too.
     pub(super) fn replaced_by(&self, position: Position, path: &FtpPath, scope: &Marks) -> Option<Position> {

@@ -104,7 +104,7 @@ impl Truth {
     /// I8: nothing that a delete came after is visible, unless something else came after that.
     fn none_resurrected(&self, path: &FtpPath, scope: &Marks, epoch: Epoch, first: &Tables) -> Result<(), Broken> {
         let Some(winner) = first.entries.get(path).and_then(|e| e.visible()).map(Head::stamp) else { return Ok(()) };
-        for position in self.by_path.get(path).into_iter().flatten().filter(|p| scope.has(**p)) {
+        for position in self.by_path.get(path).into_iter().flatten().filter(|p| scope.has(self.last(**p))) {
             let deletes = Self::effect(&self.records[position], path).is_some_and(|e| e.what == Version::Deleted);
             let after = deletes && stamp(&self.records[position]) > winner && self.confirmed(*position, scope, epoch);
             if after && self.replaced_by(*position, path, scope).is_none() {
@@ -135,8 +135,8 @@ impl Truth {
         if live.is_empty() {
             return Err(Broken::new("I1", format!("op {op:?}, acknowledged at {done:?}, is gone")));
         }
-        for position in live {
-            let Some(write) = self.records[&position].write() else { continue };
+        for (position, write) in live.iter().flat_map(|p| self.parts(*p)).filter_map(|r| Some((r.position, r.write()?)))
+        {
             for path in write.effects.iter().map(|e| &e.path) {
                 let head = self.heads(path, scope, epoch).contains(&position);
                 let gone = self.replaced_by(position, path, scope).is_some() || self.is_dropped(path, position, scope);
@@ -186,7 +186,8 @@ impl Truth {
     fn twin_replaced(&self, position: Position, path: &FtpPath, scope: &Marks, epoch: Epoch) -> bool {
         let op = self.records.get(&position).and_then(|r| r.write()).map(|w| w.op);
         let copies = op.and_then(|op| self.by_op.get(&op)).into_iter().flatten();
-        let mut twins = copies.filter(|p| **p != position && scope.has(**p) && self.confirmed(**p, scope, epoch));
-        twins.any(|p| self.replaced_by(*p, path, scope).is_some())
+        let own = self.last(position);
+        let mut twins = copies.filter(|p| **p != own && scope.has(**p) && self.confirmed(**p, scope, epoch));
+        twins.any(|p| self.parts(*p).any(|r| self.replaced_by(r.position, path, scope).is_some()))
     }
 }
