@@ -1,5 +1,6 @@
 //! What an operation does to the index: the leader's judgement of a change against the heads it sees.
 
+use super::append;
 use super::change::{CONFLICTS, Change, Refusal, Staged};
 use super::record::{Effect, File, Head, PathEntry, Version};
 use super::rename;
@@ -52,19 +53,6 @@ pub(super) fn file_at<'a>(
         _ if is_directory(sight, path) => Err(Refusal::IsDirectory),
         Some((head, Version::File(file))) => Ok((head, file)),
         Some((_, Version::Deleted | Version::Resolved)) | None => Err(Refusal::NotFound),
-    }
-}
-
-/// What an append goes on: the file that clients see, if there is one.
-pub(super) fn base_of<'a>(
-    sight: &dyn Sight,
-    entry: &'a PathEntry,
-    path: &FtpPath,
-) -> Result<Option<(&'a Head, &'a File)>, Refusal> {
-    match file_at(sight, entry, path) {
-        Ok(base) => Ok(Some(base)),
-        Err(Refusal::NotFound) => Ok(None),
-        Err(refusal) => Err(refusal),
     }
 }
 
@@ -129,12 +117,7 @@ pub(super) fn effects(
             }
             Ok(staged.map(|s| effect(path, Version::File(stored(s, wall)))).into_iter().collect())
         }
-        Change::Append { path } => {
-            may_be_made(sight, path)?;
-            let entry = sight.entry(path);
-            let base = base_of(sight, &entry, path)?.map(|(_, file)| file);
-            Ok(staged.map(|s| effect(path, Version::File(appended(base, s, wall)))).into_iter().collect())
-        }
+        Change::Append { path } => append::effects(sight, path, staged, wall),
         Change::Delete { path } => {
             file_at(sight, &sight.entry(path), path)?;
             Ok(vec![effect(path, Version::Deleted)])
@@ -191,7 +174,7 @@ pub(super) fn effects(
     }
 }
 
-fn stored(staged: &Staged, wall: Micros) -> File {
+pub(super) fn stored(staged: &Staged, wall: Micros) -> File {
     let extent = staged.extent;
     File {
         extents: vec![extent],
@@ -200,15 +183,6 @@ fn stored(staged: &Staged, wall: Micros) -> File {
         modified: wall,
         replicas: staged.confirmed.clone(),
     }
-}
-
-/// The base with what was staged at its end. It names all extents and not just the new one: a node that meets two sides'
-/// appends in the other order has the base no more.
-fn appended(base: Option<&File>, staged: &Staged, wall: Micros) -> File {
-    let new = stored(staged, wall);
-    let Some(base) = base else { return new };
-    let extents = base.extents.iter().chain(&new.extents).copied().collect();
-    File { extents, size: base.size + new.size, hash: None, ..new }
 }
 
 #[cfg(test)]
@@ -252,7 +226,7 @@ pub(super) mod tests {
     pub(in crate::cluster) fn path(text: &str) -> FtpPath {
         FtpPath::try_from(text.to_owned()).unwrap()
     }
-    fn staged() -> Staged {
+    pub(in crate::cluster) fn staged() -> Staged {
         let extent = Extent { blob: BlobId::default(), offset: 0, length: 3, hash: Hash([1; 32]) };
         Staged { extent, confirmed: vec![NodeId(1), NodeId(2), NodeId(3)] }
     }
@@ -273,25 +247,6 @@ pub(super) mod tests {
     fn a_store_replaces_what_is_visible() {
         let effects = effects(&tree(), &store("/d/f"), Some(&staged()), 9).unwrap();
         assert_eq!(effects[0].over, [Position { seq: 2, ..Position::default() }]);
-    }
-
-    #[test]
-    fn an_append_is_the_visible_version_and_one_extent_more() {
-        let append = |tree: &Tree, p: &str| {
-            let more = Staged { confirmed: vec![NodeId(2), NodeId(3)], ..staged() };
-            effects(tree, &Change::Append { path: path(p) }, Some(&more), 9)
-        };
-        // A loser, which stays, and a version over it.
-        let grown = append(&tree().with("/d/f", other()), "/d/f").unwrap();
-        let Version::File(file) = &grown[0].what else { panic!("a file") };
-        assert_eq!(file.extents.iter().map(|e| e.hash).collect::<Vec<_>>(), [Hash([2; 32]), Hash([1; 32])]);
-        assert_eq!((file.size, file.hash, file.modified, file.replicas.len()), (6, None, 9, 2));
-        assert_eq!(grown[0].over, [seq(4)]);
-        let begun = append(&tree().with("/q", Version::Deleted), "/q").unwrap();
-        assert!(matches!(&begun[0].what, Version::File(f) if f.extents.len() == 1 && f.hash == Some(Hash([1; 32]))));
-        assert_eq!(append(&tree(), "/d"), Err(Refusal::IsDirectory));
-        assert_eq!(append(&tree(), "/x/f"), Err(Refusal::NoParent));
-        assert_eq!(append(&tree(), "/d/.conflicts"), Err(Refusal::Reserved));
     }
 
     #[test]
