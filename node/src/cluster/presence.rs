@@ -21,6 +21,8 @@ const AT_ONCE: usize = 256;
 const LOOK_AGAIN: Micros = 2000 * MS;
 /// An answer that is older does not count.
 const FRESH: Micros = 4000 * MS;
+/// A copy that a leader was told of is kept for so long: the Move that names this node is on its way.
+const PLEDGED: Micros = 5000 * MS;
 /// Nodes asked for bytes.
 const SOURCES: usize = 16;
 
@@ -32,6 +34,8 @@ pub(super) struct Presence {
     when: BTreeMap<BlobId, Micros>,
     /// Who said when that it holds a blob by which register.
     vouched: BTreeMap<BlobId, BTreeMap<(VersionId, Stamp, NodeId), Micros>>,
+    /// Copies that leaders were told of, and until when they stay whatever registers say.
+    pledged: BTreeMap<BlobId, Micros>,
     /// Being deleted: gone, as far as anybody is told.
     dropping: BTreeSet<BlobId>,
     fetches: BTreeMap<u64, Fetching>,
@@ -64,6 +68,7 @@ impl Presence {
             due: astray.iter().map(|blob| (now, *blob)).collect(),
             when: astray.into_iter().map(|blob| (blob, now)).collect(),
             vouched: BTreeMap::new(),
+            pledged: BTreeMap::new(),
             dropping: BTreeSet::new(),
             fetches: BTreeMap::new(),
             next_fetch: 0,
@@ -160,6 +165,9 @@ impl Member {
     /// Asks those who should have a blob, and drops it once all of them do.
     fn tend_surplus(&mut self, cx: Cx<'_>, blob: BlobId, registers: &[(VersionId, Stamp, Vec<NodeId>)]) {
         let now = cx.mono();
+        if let Some(until) = self.presence.pledged.get(&blob).copied().filter(|until| *until > now) {
+            return self.look_after(blob, until);
+        }
         // With fewer names this may be the copy that repair waits for. So may it be while a record is on its way.
         let enough = registers.iter().all(|(.., nodes)| nodes.len() >= COPIES) && !self.log.is_in_tail(blob);
         let vouched = self.presence.vouched.get(&blob);
@@ -253,14 +261,14 @@ impl Member {
     }
 
     /// Says that a copy is here if all of it still is: what was here when the rest was asked for may have been dropped since.
-    /// Nothing of it is dropped by what others said before, for the register is about to name this node.
+    /// It stays for a while, whatever others say of theirs, for the register is about to name this node.
     fn vouch_for_copy(&mut self, cx: Cx<'_>, leader: NodeId, what: VersionId, blobs: &[BlobId]) {
         if !blobs.iter().all(|blob| self.holds(cx, *blob)) {
             return self.send(leader, Message::Fetched { what, copy: CopyState::UnderWay });
         }
-        for blob in blobs {
-            self.presence.vouched.remove(blob);
-        }
+        let until = cx.mono() + PLEDGED;
+        self.presence.pledged.retain(|_, end| *end > cx.mono());
+        self.presence.pledged.extend(blobs.iter().map(|blob| (*blob, until)));
         self.send_durable(leader, Message::Fetched { what, copy: CopyState::Durable });
     }
 
