@@ -16,10 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const MOST_SEEDS: u64 = 3000;
 
 /// Each bug with the invariant that must be seen to break.
-const BUGS: [(Planted, &str); 18] = [
+const BUGS: [(Planted, &str); 20] = [
     (Planted::LeaderAloneCommits, "I1"),
     (Planted::AckBeforePersist, "I1"),
     (Planted::CommitWithoutAll, "I1"),
+    (Planted::AppendAnywhere, "I1"),
     (Planted::DropLosers, "I2"),
     (Planted::TruncatedTooEarly, "I2"),
     (Planted::TransferKeepsAll, "I2"),
@@ -31,6 +32,7 @@ const BUGS: [(Planted, &str); 18] = [
     (Planted::NoDedupe, "I9"),
     (Planted::WallClock, "I8"),
     (Planted::DeleteForgotten, "I8"),
+    (Planted::AppendTwice, "I9"),
     (Planted::RepairRestamps, "I9"),
     (Planted::SurplusTooEarly, "I3"),
     (Planted::StaleReads, "I5"),

@@ -19,6 +19,12 @@ pub enum Change {
         /// Refuse if something is there (STOU, and profiles without "modify").
         create_only: bool,
     },
+    /// APPE: a new version of a file, which is the one that is there when it is committed with these bytes at its end. Where
+    /// there is none, it begins one.
+    Append {
+        /// Where.
+        path: FtpPath,
+    },
     /// DELE.
     Delete {
         /// What.
@@ -125,6 +131,9 @@ pub enum Refusal {
     /// Fewer nodes than `min_copies` could take the bytes.
     #[error("not enough nodes to keep the copies asked for")]
     TooFewCopies,
+    /// A file that was appended to as often as is allowed.
+    #[error("the file was appended to too often: store it anew")]
+    TooManyExtents,
     /// The operation waited longer than the lock wait.
     #[error("the path is locked by another writer")]
     LockWait,
@@ -153,6 +162,7 @@ impl Change {
     pub fn paths(&self) -> Vec<&FtpPath> {
         let mut paths = match self {
             Self::Store { path, .. }
+            | Self::Append { path }
             | Self::Delete { path }
             | Self::MakeDirectory { path }
             | Self::RemoveDirectory { path }
@@ -171,6 +181,6 @@ impl Change {
     }
     /// Whether bytes are staged before the commit.
     pub fn has_bytes(&self) -> bool {
-        matches!(self, Self::Store { .. })
+        matches!(self, Self::Store { .. } | Self::Append { .. })
     }
 }

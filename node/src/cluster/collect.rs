@@ -294,6 +294,9 @@ impl Member {
                 }
                 self.collect_step(cx);
             }
+            // What it stands on is what its first record says. Before that one is committed no merge record can tell the members
+            // of more, and what builds on more must not come to them first. It is pulled again.
+            Role::Lead(lead) if !lead.serving => {}
             Role::Follow | Role::Lead(_) => {
                 let (before, received) = (self.log.state.logged.clone(), self.log.received());
                 let says_news = records.iter().any(|r| !before.has(r.position) && self.says_news(r));

@@ -1,5 +1,6 @@
 //! What an operation does to the index: the leader's judgement of a change against the heads it sees.
 
+use super::append;
 use super::change::{CONFLICTS, Change, Refusal, Staged};
 use super::record::{Effect, File, Head, PathEntry, Version};
 use super::rename;
@@ -116,6 +117,7 @@ pub(super) fn effects(
             }
             Ok(staged.map(|s| effect(path, Version::File(stored(s, wall)))).into_iter().collect())
         }
+        Change::Append { path } => append::effects(sight, path, staged, wall),
         Change::Delete { path } => {
             file_at(sight, &sight.entry(path), path)?;
             Ok(vec![effect(path, Version::Deleted)])
@@ -172,12 +174,12 @@ pub(super) fn effects(
     }
 }
 
-fn stored(staged: &Staged, wall: Micros) -> File {
+pub(super) fn stored(staged: &Staged, wall: Micros) -> File {
     let extent = staged.extent;
     File {
         extents: vec![extent],
         size: extent.length,
-        hash: extent.hash,
+        hash: Some(extent.hash),
         modified: wall,
         replicas: staged.confirmed.clone(),
     }
@@ -224,7 +226,7 @@ pub(super) mod tests {
     pub(in crate::cluster) fn path(text: &str) -> FtpPath {
         FtpPath::try_from(text.to_owned()).unwrap()
     }
-    fn staged() -> Staged {
+    pub(in crate::cluster) fn staged() -> Staged {
         let extent = Extent { blob: BlobId::default(), offset: 0, length: 3, hash: Hash([1; 32]) };
         Staged { extent, confirmed: vec![NodeId(1), NodeId(2), NodeId(3)] }
     }
@@ -316,7 +318,7 @@ pub(super) mod tests {
     fn other() -> Version {
         let Version::File(file) = file() else { panic!("a file") };
         let extents = vec![Extent { hash: Hash([2; 32]), ..file.extents[0] }];
-        Version::File(File { hash: Hash([2; 32]), extents, ..file })
+        Version::File(File { hash: Some(Hash([2; 32])), extents, ..file })
     }
     fn seq(seq: u64) -> Position {
         Position { seq, ..Position::default() }
@@ -332,7 +334,7 @@ pub(super) mod tests {
             |to| effects(&conflict(), &Change::Recover { path: path("/d/f"), position: seq(2), to: path(to) }, None, 9);
         let here = recover("/d/f").unwrap();
         assert_eq!(here[0].over, [seq(5), seq(4), seq(2)]);
-        assert!(here.len() == 1 && matches!(&here[0].what, Version::File(f) if f.hash == Hash([1; 32])));
+        assert!(here.len() == 1 && matches!(&here[0].what, Version::File(f) if f.hash == Some(Hash([1; 32]))));
         let there = recover("/e/g").unwrap();
         assert_eq!((there.len(), &there[0]), (2, &dropped));
         assert_eq!(recover("/e"), Err(Refusal::IsDirectory));

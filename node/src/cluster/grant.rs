@@ -43,7 +43,7 @@ impl Member {
     /// Answers a repeat from the outcome table; true when there was something to say.
     fn answer_repeat(&mut self, cx: Cx<'_>, front: NodeId, op: OpId) -> bool {
         #[cfg(feature = "planted-bugs")]
-        if self.config.planted == super::planted::Planted::NoDedupe {
+        if self.overlooks(cx, op) {
             return false;
         }
         let Some((position, outcome)) = self.log.outcome(op, cx.storage) else { return false };
@@ -160,7 +160,8 @@ impl Member {
         if !change.has_bytes() {
             return Ok(());
         }
-        let replicas = self.place(cx, Some(front), COPIES, &[], &[]);
+        let among = self.base_holders(cx, &change)?;
+        let replicas = self.place(cx, Some(front), COPIES, &[], &[], among.as_deref());
         if replicas.len() < self.config.min_copies {
             return Err(Refusal::TooFewCopies);
         }
@@ -226,33 +227,48 @@ impl Member {
             return self.send(front, Message::Stale { op, token });
         }
         lead.locks.renew(front, op, token, cx.mono());
-        if let Some(holder) = lead.locks.holder_mut(op) {
-            let new = lost.iter().filter(|n| !holder.lost.contains(n)).copied().collect::<Vec<_>>();
-            holder.lost.extend(new);
+        let Some(holder) = lead.locks.holder_mut(op) else { return };
+        let new = lost.iter().filter(|n| !holder.lost.contains(n)).copied().collect::<Vec<_>>();
+        holder.lost.extend(new);
+        let change = holder.change.clone();
+        match self.base_holders(cx, &change) {
+            Ok(among) => self.replace(cx, (front, op, token), kept, among.as_deref()),
+            Err(refusal) => self.refuse_held(cx, front, op, refusal),
         }
-        self.replace(cx, front, op, token, kept);
     }
 
-    /// Names nodes in place of replicas that are lost, or that are no members any more.
-    fn replace(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, token: Token, kept: &[NodeId]) {
+    /// Names nodes in place of replicas that are lost, that are no members any more, or that do not hold the base (`among`).
+    fn replace(
+        &mut self,
+        cx: Cx<'_>,
+        (front, op, token): (NodeId, OpId, Token),
+        kept: &[NodeId],
+        among: Option<&[NodeId]>,
+    ) {
         let Role::Lead(lead) = &self.role else { return };
-        let kept: Vec<NodeId> = kept.iter().copied().filter(|n| lead.members.contains(n)).collect();
+        let counts = |n: &NodeId| lead.members.contains(n) && among.is_none_or(|nodes| nodes.contains(n));
+        let kept: Vec<NodeId> = kept.iter().copied().filter(counts).collect();
         let failed = lead.locks.holder(op).map_or(vec![], |h| h.lost.clone());
-        let nodes = self.place(cx, Some(front), COPIES.saturating_sub(kept.len()), &kept, &failed);
+        let nodes = self.place(cx, Some(front), COPIES.saturating_sub(kept.len()), &kept, &failed, among);
         if kept.len() + nodes.len() < self.config.min_copies {
             if self.may_have_more(cx) {
                 return self.send(front, Message::NotLeader { op });
             }
-            if let Role::Lead(lead) = &mut self.role {
-                lead.locks.release(op);
-            }
-            self.send(front, Message::Refused { op, refusal: Refusal::TooFewCopies });
-            return self.grant_locks(cx);
+            return self.refuse_held(cx, front, op, Refusal::TooFewCopies);
         }
         self.send(front, Message::Replacement { op, token, kept, nodes });
     }
 
-    pub(super) fn on_commit(&mut self, cx: Cx<'_>, front: NodeId, asked: Asked) {
+    /// Refuses what holds its locks, and lets others have them.
+    fn refuse_held(&mut self, cx: Cx<'_>, front: NodeId, op: OpId, refusal: Refusal) {
+        if let Role::Lead(lead) = &mut self.role {
+            lead.locks.release(op);
+        }
+        self.send(front, Message::Refused { op, refusal });
+        self.grant_locks(cx);
+    }
+
+    pub(super) fn on_commit(&mut self, cx: Cx<'_>, front: NodeId, mut asked: Asked) {
         let op = asked.op;
         if !self.serves() || !self.lease_ok(cx) || !self.enough_members(cx) {
             return self.send(front, Message::NotLeader { op });
@@ -268,27 +284,27 @@ impl Member {
         if !holds {
             return self.send(front, Message::Stale { op, token: asked.token });
         }
-        if let Some(staged) = &asked.staged
-            && !self.copies_suffice(cx, op, staged)
-        {
-            return self.replace(cx, front, op, asked.token, &staged.confirmed.clone());
+        let among = match self.base_holders(cx, &asked.change) {
+            Ok(among) => among,
+            Err(refusal) => return self.refuse_held(cx, front, op, refusal),
+        };
+        if let Some(staged) = &mut asked.staged {
+            // The base may have been moved, or be another one than when this was planned.
+            staged.confirmed.retain(|n| among.as_ref().is_none_or(|nodes| nodes.contains(n)));
+            if !self.copies_suffice(cx, op, staged, among.as_deref()) {
+                return self.replace(cx, (front, op, asked.token), &staged.confirmed, among.as_deref());
+            }
         }
         #[cfg(feature = "planted-bugs")]
         let asked = self.with_planned_replicas(asked);
         match effects(&self.sight(cx), &asked.change, asked.staged.as_ref(), cx.now.wall) {
             Ok(effects) => self.log_write(cx, front, asked, effects),
-            Err(refusal) => {
-                if let Role::Lead(lead) = &mut self.role {
-                    lead.locks.release(op);
-                }
-                self.send(front, Message::Refused { op, refusal });
-                self.grant_locks(cx);
-            }
+            Err(refusal) => self.refuse_held(cx, front, op, refusal),
         }
     }
 
     /// Whether the bytes are on enough members: three, or as many as could take them.
-    fn copies_suffice(&mut self, cx: Cx<'_>, op: OpId, staged: &Staged) -> bool {
+    fn copies_suffice(&mut self, cx: Cx<'_>, op: OpId, staged: &Staged, among: Option<&[NodeId]>) -> bool {
         #[cfg(feature = "planted-bugs")]
         if self.config.planted == super::planted::Planted::CommitWithoutAll {
             return true;
@@ -303,7 +319,7 @@ impl Member {
         }
         // Nodes that failed this operation before are not asked again.
         let lost = lead.locks.holder(op).map_or(vec![], |h| h.lost.clone());
-        self.place(cx, None, 1, confirmed, &lost).is_empty()
+        self.place(cx, None, 1, confirmed, &lost, among).is_empty()
     }
 
     /// Planted: names the replicas of the plan, whoever confirmed.

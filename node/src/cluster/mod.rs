@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_types)]
 
 mod aging;
+mod append;
 mod change;
 mod collect;
 mod collector;

@@ -44,7 +44,7 @@ impl Member {
         if node == self.me.node { Some(&self.me.zone) } else { self.peers.all.get(&node).map(|p| &p.info.zone) }
     }
 
-    /// Where copies of a blob go, beside those that there are.
+    /// Where copies of a blob go, beside those that there are; `among` these, if only they will do.
     pub(super) fn place(
         &mut self,
         cx: Cx<'_>,
@@ -52,6 +52,7 @@ impl Member {
         count: usize,
         kept: &[NodeId],
         exclude: &[NodeId],
+        among: Option<&[NodeId]>,
     ) -> Vec<NodeId> {
         let now = cx.mono();
         let Role::Lead(lead) = &self.role else { return vec![] };
@@ -68,8 +69,9 @@ impl Member {
         };
         // A node whose clock is ahead gets nothing while there are enough others.
         let sound = |m: &&NodeId| self.peers.said(**m).is_none_or(|i| i.clock_ahead == 0);
-        let enough = lead.members.iter().filter(sound).count() >= self.config.min_copies;
-        let candidates: Vec<Candidate> = lead.members.iter().filter(|m| !enough || sound(m)).filter_map(fit).collect();
+        let eligible = || lead.members.iter().filter(|m| among.is_none_or(|nodes| nodes.contains(m)));
+        let enough = eligible().filter(sound).count() >= self.config.min_copies;
+        let candidates: Vec<Candidate> = eligible().filter(|m| !enough || sound(m)).filter_map(fit).collect();
         let zones: Vec<String> = kept.iter().filter_map(|n| self.zone(*n).cloned()).collect();
         let chosen = choose(candidates, near, count, &zones);
         let used: Vec<u64> = chosen.iter().map(|n| self.peers.disk(*n).used).collect();

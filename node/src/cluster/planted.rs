@@ -37,6 +37,10 @@ pub enum Planted {
     DeleteForgotten,
     /// I5: a leader without a lease answers reads.
     StaleReads,
+    /// I1: appended bytes go to nodes that lack what they go on.
+    AppendAnywhere,
+    /// I9: the repeat of an append is applied again.
+    AppendTwice,
     /// I9: repair logs a version again instead of moving it.
     RepairRestamps,
     /// I3: a surplus copy is dropped before the others said that they have theirs.

@@ -21,6 +21,8 @@ const AT_ONCE: usize = 256;
 const LOOK_AGAIN: Micros = 2000 * MS;
 /// An answer that is older does not count.
 const FRESH: Micros = 4000 * MS;
+/// A copy that a leader was told of is kept for so long: the Move that names this node is on its way.
+const PLEDGED: Micros = 5000 * MS;
 /// Nodes asked for bytes.
 const SOURCES: usize = 16;
 
@@ -32,6 +34,8 @@ pub(super) struct Presence {
     when: BTreeMap<BlobId, Micros>,
     /// Who said when that it holds a blob by which register.
     vouched: BTreeMap<BlobId, BTreeMap<(VersionId, Stamp, NodeId), Micros>>,
+    /// Copies that leaders were told of, and until when they stay whatever registers say.
+    pledged: BTreeMap<BlobId, Micros>,
     /// Being deleted: gone, as far as anybody is told.
     dropping: BTreeSet<BlobId>,
     fetches: BTreeMap<u64, Fetching>,
@@ -42,8 +46,8 @@ pub(super) struct Presence {
 #[derive(Debug)]
 struct Fetching {
     blobs: BTreeSet<BlobId>,
-    /// Who wants to know, and of what.
-    asked: Option<(NodeId, VersionId)>,
+    /// Who wants to know, of what, and all blobs of that.
+    asked: Option<(NodeId, VersionId, Vec<BlobId>)>,
 }
 
 /// Where a blob should be, as this node's index says.
@@ -64,6 +68,7 @@ impl Presence {
             due: astray.iter().map(|blob| (now, *blob)).collect(),
             when: astray.into_iter().map(|blob| (blob, now)).collect(),
             vouched: BTreeMap::new(),
+            pledged: BTreeMap::new(),
             dropping: BTreeSet::new(),
             fetches: BTreeMap::new(),
             next_fetch: 0,
@@ -160,6 +165,9 @@ impl Member {
     /// Asks those who should have a blob, and drops it once all of them do.
     fn tend_surplus(&mut self, cx: Cx<'_>, blob: BlobId, registers: &[(VersionId, Stamp, Vec<NodeId>)]) {
         let now = cx.mono();
+        if let Some(until) = self.presence.pledged.get(&blob).copied().filter(|until| *until > now) {
+            return self.look_after(blob, until);
+        }
         // With fewer names this may be the copy that repair waits for. So may it be while a record is on its way.
         let enough = registers.iter().all(|(.., nodes)| nodes.len() >= COPIES) && !self.log.is_in_tail(blob);
         let vouched = self.presence.vouched.get(&blob);
@@ -222,7 +230,7 @@ impl Member {
         self.presence.fetches.len() < self.config.repair_copies_per_node * 2
     }
 
-    fn fetch(&mut self, extents: Vec<Extent>, sources: Vec<NodeId>, asked: Option<(NodeId, VersionId)>) {
+    fn fetch(&mut self, extents: Vec<Extent>, sources: Vec<NodeId>, asked: Option<(NodeId, VersionId, Vec<BlobId>)>) {
         self.presence.next_fetch += 1;
         let id = self.presence.next_fetch;
         let blobs = extents.iter().map(|e| e.blob).collect();
@@ -239,16 +247,29 @@ impl Member {
         extents: Vec<Extent>,
         sources: Vec<NodeId>,
     ) {
+        let all: Vec<BlobId> = extents.iter().map(|e| e.blob).collect();
         let wanted: Vec<Extent> = extents.into_iter().filter(|e| !self.holds(cx, e.blob)).collect();
         let busy = wanted.iter().any(|e| self.presence.fetches(e.blob) || self.presence.dropping.contains(&e.blob));
         if wanted.is_empty() {
-            return self.send_durable(from, Message::Fetched { what, copy: CopyState::Durable });
+            return self.vouch_for_copy(cx, from, what, &all);
         }
         let copy = if busy || self.may_fetch() { CopyState::UnderWay } else { CopyState::Failed };
         self.send(from, Message::Fetched { what: what.clone(), copy });
         if !busy && copy == CopyState::UnderWay {
-            self.fetch(wanted, sources, Some((from, what)));
+            self.fetch(wanted, sources, Some((from, what, all)));
         }
+    }
+
+    /// Says that a copy is here if all of it still is: what was here when the rest was asked for may have been dropped since.
+    /// It stays for a while, whatever others say of theirs, for the register is about to name this node.
+    fn vouch_for_copy(&mut self, cx: Cx<'_>, leader: NodeId, what: VersionId, blobs: &[BlobId]) {
+        if !blobs.iter().all(|blob| self.holds(cx, *blob)) {
+            return self.send(leader, Message::Fetched { what, copy: CopyState::UnderWay });
+        }
+        let until = cx.mono() + PLEDGED;
+        self.presence.pledged.retain(|_, end| *end > cx.mono());
+        self.presence.pledged.extend(blobs.iter().map(|blob| (*blob, until)));
+        self.send_durable(leader, Message::Fetched { what, copy: CopyState::Durable });
     }
 
     pub(super) fn fetch_ended(&mut self, cx: Cx<'_>, id: u64, good: bool) {
@@ -257,9 +278,10 @@ impl Member {
             // If the leader wants it no more, it is surplus.
             self.look_after(blob, cx.mono() + LOOK_AGAIN);
         }
-        if let Some((leader, what)) = asked {
-            let copy = if good { CopyState::Durable } else { CopyState::Failed };
-            self.send_durable(leader, Message::Fetched { what, copy });
+        match asked {
+            Some((leader, what, blobs)) if good => self.vouch_for_copy(cx, leader, what, &blobs),
+            Some((leader, what, _)) => self.send(leader, Message::Fetched { what, copy: CopyState::Failed }),
+            None => {}
         }
     }
 

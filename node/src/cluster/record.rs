@@ -132,8 +132,9 @@ pub struct File {
     pub extents: Vec<Extent>,
     /// Length in bytes.
     pub size: u64,
-    /// BLAKE3 of the whole.
-    pub hash: Hash,
+    /// BLAKE3 of the whole. Not known of a file that was appended to: only its extents' hashes are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Hash>,
     /// Modification time, microseconds since the Unix epoch.
     pub modified: Micros,
     /// The nodes whose disks held all extents when it was logged.

@@ -258,7 +258,7 @@ impl Member {
             lead.members.iter().copied().filter(|n| running(n) >= self.config.repair_copies_per_node).collect();
         let failed = repair.failed.get(&what).into_iter().flatten();
         let exclude: Vec<NodeId> = location.nodes.iter().chain(failed).chain(&busy).copied().collect();
-        let target = self.place(cx, None, 1, &standing.live, &exclude).first().copied();
+        let target = self.place(cx, None, 1, &standing.live, &exclude, None).first().copied();
         let Role::Lead(lead) = &mut self.role else { return };
         let Some(target) = target else {
             // All were tried, or there is nobody: it is found again one day, and everybody may be asked anew.

@@ -187,7 +187,7 @@ mod tests {
 
     fn head(hlc: u64, position: Position, node: Option<u128>) -> Head {
         let replicas = node.map(NodeId).into_iter().collect();
-        let what = Version::File(File { extents: vec![], size: 3, hash: Hash([1; 32]), modified: 1, replicas });
+        let what = Version::File(File { extents: vec![], size: 3, hash: Some(Hash([1; 32])), modified: 1, replicas });
         Head { position, hlc: Hlc(hlc), op: OpId(1), confirmed: true, what, location: Location::default() }
     }
     fn at(counter: u64, nonce: u64, seq: u64) -> Position {

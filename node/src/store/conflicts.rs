@@ -164,7 +164,7 @@ mod tests {
     }
     fn file(byte: u8) -> Version {
         let hash = Hash([byte; 32]);
-        Version::File(File { extents: vec![], size: byte.into(), hash, modified: 9, replicas: vec![] })
+        Version::File(File { extents: vec![], size: byte.into(), hash: Some(hash), modified: 9, replicas: vec![] })
     }
     fn made() -> Version {
         Version::Directory { modified: 5 }

@@ -25,8 +25,8 @@ pub struct FileReport {
     pub path: FtpPath,
     /// Its length, in bytes.
     pub size: u64,
-    /// BLAKE3 of the whole, as the index has it.
-    pub hash: Hash,
+    /// BLAKE3 of the whole, as the index has it: none for a file that was appended to.
+    pub hash: Option<Hash>,
     /// Which version it is.
     pub position: Position,
     /// Whether it lost a conflict: clients find it under `.conflicts` only. A path may have several.
@@ -168,7 +168,7 @@ impl Disk {
         }
     }
 
-    /// Reads all extents in order; each must have its hash, and all together the file's.
+    /// Reads all extents in order; each must have its hash, and all together the file's, where that is known.
     fn bytes(&self, file: &File) -> Result<(), Problem> {
         let (mut whole, mut size) = (blake3::Hasher::new(), 0);
         for extent in &file.extents {
@@ -185,7 +185,8 @@ impl Disk {
         if size != file.size {
             return Err(Problem::Size(size));
         }
-        if Hash::from(whole.finalize()) == file.hash { Ok(()) } else { Err(Problem::Whole) }
+        let whole = Hash::from(whole.finalize());
+        if file.hash.is_none_or(|hash| hash == whole) { Ok(()) } else { Err(Problem::Whole) }
     }
 
     fn read(&self, extent: &Extent, mut each: impl FnMut(&[u8])) -> Result<(), Problem> {
@@ -243,7 +244,7 @@ mod tests {
         let head = |n: u128, bytes: &[u8]| {
             let (length, hash) = (bytes.len() as u64, Hash::from(blake3::hash(bytes)));
             let extents = vec![Extent { blob: blob(n), offset: 0, length, hash }];
-            let what = Version::File(File { extents, size: length, hash, modified: 1, replicas: vec![] });
+            let what = Version::File(File { extents, size: length, hash: Some(hash), modified: 1, replicas: vec![] });
             let location = Location { nodes: vec![store.node()], ..Location::default() };
             let position = Position { seq: n as u64, ..Position::default() };
             Head { position, hlc: Hlc(n as u64), op: OpId(n), confirmed: true, what, location }

@@ -85,14 +85,16 @@ impl World {
             return match dice {
                 0..=46 => Change::MakeDirectory { path },
                 47..=64 => Change::RemoveDirectory { path },
-                65..=72 => Change::Store { path, create_only: false },
+                65..=69 => Change::Store { path, create_only: false },
+                70..=72 => Change::Append { path },
                 73..=77 => Change::Delete { path },
                 78..=82 => Change::Rename { from: self.any_path(), to: path },
                 _ => Change::Rename { from: self.any_directory(), to: self.any_directory() },
             };
         }
         match dice {
-            0..=64 => Change::Store { path, create_only: dice < 6 },
+            0..=44 => Change::Store { path, create_only: dice < 6 },
+            45..=64 => Change::Append { path },
             65..=77 => Change::Delete { path },
             78..=91 => Change::Rename { from: path, to: self.any_path() },
             92..=96 => Change::SetModified { path, modified: self.now },
@@ -137,6 +139,7 @@ impl World {
             FrontEvent::Replacement { kept, nodes } => self.replace(op, &kept, &nodes),
             FrontEvent::Done(outcome) => {
                 self.totals.acknowledge();
+                self.totals.appended += u64::from(self.truth.extents(outcome.position) > 1);
                 self.totals.conflicts += self.truth.done(op, outcome)?;
                 let (effects, parts) = self.truth.size(outcome.position);
                 self.totals.moved += u64::from(effects > 2);

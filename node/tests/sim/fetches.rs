@@ -48,6 +48,7 @@ impl World {
             good &= from.is_some();
             let Some(size) = from.and_then(|n| self.processes[*n].disk.blobs.get(&blob).copied()) else { break };
             self.processes[at].disk.blobs.insert(blob, size);
+            self.processes[at].rotten.remove(&blob);
             self.totals.fetched += 1;
             self.history.note(self.now, || format!("{at} has a copy of {blob:?}"));
             self.push(at, Input::BlobStaged(blob));

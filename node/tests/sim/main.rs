@@ -148,7 +148,10 @@ fn print(totals: &Totals, seeds: u64) {
     let t = totals;
     println!("{seeds} seeds, {} s simulated under load, {} s in all", t.loaded / 1_000_000, t.rested / 1_000_000);
     println!("operations {}, of which change {} and read {}", t.ops, t.changes, t.reads);
-    println!("acknowledged {}, refused {:?}, replicas replaced {}", t.acks, t.refusals, t.replacements);
+    println!(
+        "acknowledged {}, of which appends to what was there {}, refused {:?}, replicas replaced {}",
+        t.acks, t.appended, t.refusals, t.replacements
+    );
     println!("directories moved with what was in them {}, operations in parts {}", t.moved, t.parted);
     println!(
         "reads without a leader {}, refused for want of the leader's records {}, blobs collected {}",

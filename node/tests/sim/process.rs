@@ -6,6 +6,7 @@ use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use crate::sim::world::{SECOND, Step, Time, World};
 use node::cluster::{BlobId, DiskReport, Holding, Input, MS, Member, NodeId, Now, PeerInfo, Rank, Storage};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// Room on every disk, in bytes.
@@ -26,6 +27,8 @@ pub(crate) struct Process {
     pub(crate) gone: bool,
     /// When its disk was lost, or something on it.
     pub(crate) lost: Option<Time>,
+    /// Blobs that its disk lost and has not got again.
+    pub(crate) rotten: BTreeSet<BlobId>,
     /// Will start under another address.
     pub(crate) moves: bool,
     pub(crate) inbox: Vec<Input>,
@@ -67,6 +70,7 @@ impl Process {
             silent: false,
             gone: index >= plan.nodes,
             lost: None,
+            rotten: BTreeSet::new(),
             moves: false,
             inbox: vec![],
             woken: false,
@@ -180,6 +184,7 @@ impl World {
             let blob = rng.pick(&spare);
             self.history.note(self.now, || format!("ROT {at} lost {blob:?}"));
             self.processes[at].disk.blobs.remove(&blob);
+            self.processes[at].rotten.insert(blob);
             self.processes[at].lost = Some(self.now);
         }
         Ok(())

@@ -17,6 +17,8 @@ pub(crate) struct Totals {
     pub(crate) acks: u64,
     pub(crate) refusals: BTreeMap<String, u64>,
     pub(crate) replacements: u64,
+    /// Acknowledged appends to what was there.
+    pub(crate) appended: u64,
     /// Acknowledged renames of directories with something in them, and operations logged in more than one part.
     pub(crate) moved: u64,
     pub(crate) parted: u64,
@@ -99,6 +101,7 @@ impl Totals {
             (&mut self.refused_reads, other.refused_reads),
             (&mut self.acks, other.acks),
             (&mut self.replacements, other.replacements),
+            (&mut self.appended, other.appended),
             (&mut self.moved, other.moved),
             (&mut self.parted, other.parted),
             (&mut self.dropped, other.dropped),

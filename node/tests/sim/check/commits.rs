@@ -5,8 +5,19 @@ use super::epochs::promise_kept;
 use super::{Broken, Truth};
 use crate::sim::process::{Process, id, index};
 use crate::sim::world::Time;
-use node::cluster::{BlobId, Epoch, NodeId, OpId, Outcome, Position};
+use node::cluster::{BlobId, Epoch, NodeId, OpId, Outcome, Position, Record, Version};
 use std::collections::BTreeSet;
+
+/// A replica that a record with staged bytes names and that lacks any of the version's, though its disk lost none.
+pub(super) fn not_whole(record: &Record, processes: &[Process]) -> Option<(BlobId, NodeId)> {
+    let write = record.write().filter(|w| w.blob.is_some())?;
+    let files = write.effects.iter().filter_map(|e| if let Version::File(file) = &e.what { Some(file) } else { None });
+    let mut copies = files.flat_map(|f| f.extents.iter().flat_map(|e| f.replicas.iter().map(|n| (e.blob, *n))));
+    copies.find(|(blob, node)| {
+        let process = &processes[index(*node)];
+        !(process.gone || process.disk.blobs.contains_key(blob) || process.rotten.contains(blob))
+    })
+}
 
 impl Truth {
     pub(super) fn commits(
@@ -62,15 +73,13 @@ impl Truth {
         if let Some(node) = set.iter().filter(lasting).find(|n| !processes[index(**n)].disk.synced.has(position)) {
             return broken(format!("without {node:?}, whose disk has it not"));
         }
-        let Some(write) = record.write() else { return Ok(()) };
-        let blob = write.blob.unwrap_or_default();
-        for node in write.replicas() {
-            let process = &processes[index(node)];
-            if !set.contains(&node) || !(process.gone || process.disk.blobs.contains_key(&blob)) {
-                return broken(format!("without replica {node:?} of {blob:?}"));
-            }
+        if let Some(node) = record.write().into_iter().flat_map(|w| w.replicas()).find(|n| !set.contains(n)) {
+            return broken(format!("without waiting for replica {node:?}"));
         }
-        Ok(())
+        match not_whole(record, processes) {
+            Some((blob, node)) => broken(format!("without replica {node:?} of {blob:?}")),
+            None => Ok(()),
+        }
     }
     /// An epoch that was taken before this commit came, by members that made it, must stand on it.
     fn stood_on(&self, position: Position) -> Result<(), Broken> {
@@ -97,10 +106,9 @@ impl Truth {
     /// A node deletes a blob: nothing in its index or its log may need it.
     pub(crate) fn dropped(&self, now: Time, at: usize, blob: BlobId, processes: &[Process]) -> Result<(), Broken> {
         let tables = &processes[at].disk.shown;
-        let logged = self.by_op.get(&blob.op).into_iter().flatten().filter(|p| tables.has(**p));
-        let unapplied = logged.filter(|p| !tables.state.applied.has(**p)).find(|p| {
-            self.records[p].write().is_some_and(|w| w.blob == Some(blob) && w.replicas().any(|n| n == id(at)))
-        });
+        let logged = self.by_blob.get(&blob).into_iter().flatten().filter(|p| tables.has(**p));
+        let mut unapplied = logged.filter(|p| !tables.state.applied.has(**p));
+        let unapplied = unapplied.find(|p| self.records[p].write().is_some_and(|w| w.replicas().any(|n| n == id(at))));
         if let Some(position) = unapplied {
             return Err(Broken::new("I1", format!("{at} drops {blob:?}, which {position:?} in its log needs")));
         }

@@ -229,6 +229,7 @@ fn effect(op: OpId, change: &Change, path: &FtpPath) -> Option<Seeing<Piece>> {
         Change::Store { path: at, create_only } if at == path => {
             Act::Put(vec![Piece::Bytes(op)]).seeing(if *create_only { Seen::Absent } else { Seen::Nothing })
         }
+        Change::Append { path: at } if at == path => Act::Append(Piece::Bytes(op)).seeing(Seen::Nothing),
         Change::Delete { path: at } | Change::RemoveDirectory { path: at } if at == path => {
             Act::Delete.seeing(Seen::Present)
         }
@@ -251,6 +252,7 @@ fn shown(change: &Change, path: &FtpPath, refusal: Refusal) -> Option<Seeing<Pie
     let at = match change {
         Change::Rename { from, .. } => from,
         Change::Store { path, .. }
+        | Change::Append { path }
         | Change::Delete { path }
         | Change::MakeDirectory { path }
         | Change::RemoveDirectory { path }
@@ -259,6 +261,7 @@ fn shown(change: &Change, path: &FtpPath, refusal: Refusal) -> Option<Seeing<Pie
     };
     let seen = match refusal {
         Refusal::NotFound => Seen::Absent,
+        Refusal::TooManyExtents => Seen::Present,
         Refusal::Exists if !matches!(change, Change::Rename { .. }) => Seen::Present,
         _ => return None,
     };

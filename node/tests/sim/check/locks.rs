@@ -1,6 +1,7 @@
 //! I6: tokens only grow, one holder per path and epoch, no write under a token that is not the lock's any more, and writes
 //! of one epoch build on each other.
 
+use super::commits::not_whole;
 use super::{Broken, Truth};
 use crate::sim::process::Process;
 use node::cluster::{Change, Effect, Epoch, Marks, OpId, Position, Record, Token, Version};
@@ -86,16 +87,8 @@ impl Truth {
             );
             return Err(Broken::new("I8", what));
         }
-        let Some(write) = record.write() else { return Ok(()) };
-        for node in write.replicas() {
-            let blob = write.blob.unwrap_or_default();
-            let process = &processes[crate::sim::process::index(node)];
-            if !process.gone && !process.disk.blobs.contains_key(&blob) {
-                return Err(Broken::new(
-                    "I1",
-                    format!("{position:?} logged without the bytes of {blob:?} on {node:?}"),
-                ));
-            }
+        if let Some((blob, node)) = not_whole(&record, processes) {
+            return Err(Broken::new("I1", format!("{position:?} logged without the bytes of {blob:?} on {node:?}")));
         }
         let effects: Vec<Effect> = parts.iter().filter_map(|r| r.write()).flat_map(|w| w.effects.clone()).collect();
         for effect in &effects {
@@ -161,6 +154,13 @@ fn says<'a>(
     match change {
         Change::Store { path, .. } => {
             effects.len() == 1 && file(path).is_some_and(|f| f.extents.len() == 1 && f.extents[0].blob.op == op)
+        }
+        Change::Append { path } => {
+            let base = moved(path).unwrap_or_default();
+            let grown = |f: &node::cluster::File| {
+                f.extents.len() == base.len() + 1 && f.extents.starts_with(base) && f.extents[base.len()].blob.op == op
+            };
+            effects.len() == 1 && file(path).is_some_and(grown)
         }
         Change::Delete { path } | Change::RemoveDirectory { path } => at(path) == Some(&Version::Deleted),
         Change::Forget { .. } => effects.is_empty(),

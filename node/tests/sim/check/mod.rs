@@ -19,7 +19,9 @@ use crate::sim::world::Time;
 pub(crate) use linear::Coverage;
 use linear::Linear;
 use locks::Locks;
-use node::cluster::{Batch, Change, Epoch, Event, Mutation, NodeId, OpId, Outcome, Output, Position, Record, Refusal};
+use node::cluster::{
+    Batch, BlobId, Change, Epoch, Event, Mutation, NodeId, OpId, Outcome, Output, Position, Record, Refusal,
+};
 use node::path::FtpPath;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,6 +76,8 @@ pub(crate) struct Truth {
     by_path: BTreeMap<FtpPath, Vec<Position>>,
     /// Where each copy of an operation ends: an operation of several parts is there when its last part is.
     by_op: BTreeMap<OpId, Vec<Position>>,
+    /// Writes by the blobs of their versions.
+    by_blob: BTreeMap<BlobId, BTreeSet<Position>>,
     reigns: BTreeMap<Epoch, Reign>,
     /// Reigns in the order in which they began to serve.
     served: Vec<(Epoch, usize)>,
@@ -138,6 +142,7 @@ impl Truth {
                 }
                 for effect in &write.effects {
                     self.by_path.entry(effect.path.clone()).or_default().push(record.position);
+                    self.learn_extents(record.position, &effect.what)?;
                 }
             }
             if !record.moved().is_empty() {

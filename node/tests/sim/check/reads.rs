@@ -5,7 +5,7 @@ use super::records::stamp;
 use super::{Broken, Truth};
 use crate::sim::disk::Tables;
 use crate::sim::world::Time;
-use node::cluster::{Epoch, Marks, NodeId, Position, Stamp};
+use node::cluster::{Epoch, Marks, NodeId, Position, Stamp, Version};
 use node::path::FtpPath;
 
 impl Truth {
@@ -23,6 +23,14 @@ impl Truth {
             && !self.committed.contains_key(&self.last(head.position))
         {
             let what = format!("read {id} of {path} sees {:?}, which is not committed", head.position);
+            return Err(Broken::new("I10", what));
+        }
+        if let Some(head) = seen
+            && let Version::File(file) = &head.what
+            && self.content(head.position, path) != Some(file.extents.as_slice())
+        {
+            let what =
+                format!("read {id} of {path} sees {:?}, which was never logged like that: {file:?}", head.position);
             return Err(Broken::new("I10", what));
         }
         let Some(position) = position.filter(|_| !self.reads_unjudged) else { return Ok(()) };
