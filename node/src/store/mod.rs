@@ -102,9 +102,18 @@ impl Store {
             tracing::warn!(?dir, "the data directory was open to other users; now it is its owner's alone");
         }
         let database = dir.join("database");
-        let identity = Identity::boot(dir, database.exists())?;
+        let has_data = database.exists();
+        let mut identity = Identity::find(dir, has_data)?;
+        if !has_data {
+            // First of all: data without an identity are refused, should this start be cut short.
+            identity.boot(dir)?;
+        }
         private::directory(&database)?;
         let tables = Tables::open(&database)?;
+        if has_data {
+            // Last: a start that a database of another format refuses is none, and leaves no trace.
+            identity.boot(dir)?;
+        }
         // What a killed process wrote and did not sync is read like all else, and counts as durable from here on.
         tables.commit(Writes::new(), true);
         let used = Arc::new(AtomicU64::new(0));
