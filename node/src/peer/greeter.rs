@@ -253,7 +253,7 @@ impl Greeter {
             return Err(HelloRefusal::WrongPort);
         }
         let node = hello.info.node;
-        if hello.info.rank.node != node {
+        if hello.info.rank.node != node || !hello.boot.is_sound() {
             return Err(HelloRefusal::Malformed);
         }
         if node == self.me.info.node {

@@ -161,3 +161,26 @@ async fn copied_directory_and_other_key_are_refused_while_the_first_is_connected
     let renewed = greeter(1, "test", &[1, 5, 8, 9], ca.tls("test"));
     assert!(meet(&renewed, b).await.1.is_ok());
 }
+
+#[tokio::test]
+async fn boots_that_no_node_can_have_are_not_believed() {
+    let b = greeter(2, "test", &[2], PeerTls::insecure());
+    for (count, recent) in [(u64::MAX, vec![7; 64]), (1 << 32, vec![7; 64]), (0, vec![]), (5, vec![]), (2, vec![1])] {
+        let identity = Identity {
+            cluster: "test".into(),
+            info: info(1, "127.0.0.1:1"),
+            boot: BootChain { count, recent: recent.clone() },
+        };
+        let stranger = Greeter::new(identity, PeerTls::insecure());
+        let (dialled, accepted) = meet(&stranger, b.clone()).await;
+        assert!(
+            matches!(dialled, Err(GreetError::Refused(HelloRefusal::Malformed))),
+            "{count} {recent:?}: {dialled:?}"
+        );
+        assert!(accepted.is_err());
+        let (dialled, _) = meet(&b, stranger).await;
+        assert!(matches!(dialled, Err(GreetError::Refuses(HelloRefusal::Malformed))), "{dialled:?}");
+    }
+    let (dialled, _) = meet(&greeter(1, "test", &[1, 5], PeerTls::insecure()), b).await;
+    assert!(dialled.is_ok(), "nothing is held against the real one: {dialled:?}");
+}

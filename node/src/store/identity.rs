@@ -12,6 +12,8 @@ const FILE: &str = "identity.json";
 const FORMAT: u64 = 1;
 /// Boots that are remembered. A peer that missed more of them than this cannot tell a copy and has to believe.
 const REMEMBERED: usize = 64;
+/// No node starts so often: a start a second takes 136 years.
+const BOOTS: u64 = 1 << 32;
 
 /// A chain of boots: each start adds a random link. Of two copies of one disk, both of which were started, neither chain
 /// extends the other.
@@ -30,6 +32,12 @@ impl BootChain {
         let Some(since) = self.count.checked_sub(known.count) else { return false };
         let at = usize::try_from(since).ok().and_then(|n| self.recent.len().checked_sub(n.saturating_add(1)));
         at.is_none_or(|at| self.recent[at] == *newest)
+    }
+    /// Whether a node can have it: its newest links and no others, at least one, and a count that leaves it others to come.
+    /// What is believed of one that is not would hold for ever.
+    pub fn is_sound(&self) -> bool {
+        let held = self.count.min(REMEMBERED as u64);
+        (1..BOOTS).contains(&self.count) && self.recent.len() as u64 == held
     }
     fn add(&mut self, link: u64) {
         self.count += 1;
