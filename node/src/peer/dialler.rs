@@ -225,11 +225,14 @@ impl<D: Discovery> Dialler<D> {
             }
         }
     }
-    /// Drops addresses that discovery does not name any more and that never answered.
+    /// Drops addresses that discovery does not name any more and that never answered, or where a node lived that was removed
+    /// from the cluster for good: it would be refused.
     fn forget_strangers(&mut self, named: &[SocketAddr]) {
         self.targets.retain(|address, target| {
             target.seed = named.contains(address);
-            target.seed || target.word > Word::Discovery || target.node.is_some() || target.due.is_none()
+            let stranger = target.word == Word::Discovery && target.node.is_none();
+            let removed = target.node.is_some_and(|node| self.greeter.refuses(node));
+            target.seed || target.due.is_none() || !(stranger || removed)
         });
     }
     fn due(&mut self, address: SocketAddr, at: Instant) {

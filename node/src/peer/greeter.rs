@@ -151,6 +151,10 @@ impl Greeter {
     pub(crate) fn refuse(&self, node: NodeId) {
         self.forgotten.lock().expect("no panic while held").insert(node);
     }
+    /// Whether it is refused.
+    pub(crate) fn refuses(&self, node: NodeId) -> bool {
+        self.forgotten.lock().expect("no panic while held").contains(&node)
+    }
     /// What this node says of itself.
     pub fn me(&self) -> &Identity {
         &self.me
@@ -260,7 +264,7 @@ impl Greeter {
             let own = hello.boot == self.me.boot;
             return Err(if own { HelloRefusal::Own } else { HelloRefusal::DuplicateNode });
         }
-        if self.forgotten.lock().expect("no panic while held").contains(&node) {
+        if self.refuses(node) {
             return Err(HelloRefusal::Forgotten);
         }
         let claim = Claim { node, address: hello.info.rank.address, boot: &hello.boot, key };
