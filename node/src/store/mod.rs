@@ -128,7 +128,7 @@ impl Store {
         used.store(inline + files, Ordering::Relaxed);
         let mut end = log_end(&tables);
         let view = Arc::new(View::new(tables));
-        let losers = AtomicU64::new(conflicts::fill(&view));
+        let losers = AtomicU64::new(conflicts::total(&view));
         end.written = Written::read(&*view);
         let end = Mutex::new(end);
         let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), persisted)?;
@@ -243,7 +243,7 @@ impl Store {
     fn read<T: serde::de::DeserializeOwned>(&self, table: Table, key: &Slice) -> Option<T> {
         self.view.get(table, key).map(|bytes| keys::decode(&bytes))
     }
-    /// Of the whole index, for a member whose state is from before there were any.
+    /// Of the whole index, for a member without a state: that of an empty one.
     fn digest(&self) -> Digest {
         let entries = self.view.scan(Table::Index, keys::all());
         entries.map(|(key, value)| Digest::of(&keys::read_path(&key), &keys::decode(&value))).sum()
