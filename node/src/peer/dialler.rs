@@ -89,6 +89,8 @@ pub(crate) struct Dialler<D> {
     /// Linked nodes: which start of each, and what ends its link.
     linked: BTreeMap<NodeId, (BootChain, CancellationToken)>,
     calls: usize,
+    /// What is known of others is being written down.
+    saving: bool,
     tasks: JoinSet<Did>,
     stop: CancellationToken,
 }
@@ -111,6 +113,7 @@ impl<D: Discovery> Dialler<D> {
             targets: BTreeMap::new(),
             linked: BTreeMap::new(),
             calls: 0,
+            saving: false,
             tasks: JoinSet::new(),
             stop,
         };
@@ -202,13 +205,19 @@ impl<D: Discovery> Dialler<D> {
                     tokio::time::sleep(DISCOVER).await;
                     Did::Discovered(discovery.addresses().await)
                 });
-                self.tasks.spawn_blocking(move || {
-                    greeter.save();
-                    Did::Saved
-                });
+                // One at a time, since they share a temporary file; a disk may take longer than discovery.
+                if !std::mem::replace(&mut self.saving, true) {
+                    self.tasks.spawn_blocking(move || {
+                        greeter.save();
+                        Did::Saved
+                    });
+                }
                 Ok(())
             }
-            Did::Saved => Ok(()),
+            Did::Saved => {
+                self.saving = false;
+                Ok(())
+            }
             Did::Dialled(address, result, since) => {
                 self.calls -= 1;
                 match *result {

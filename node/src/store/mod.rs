@@ -9,6 +9,8 @@ mod blobs;
 mod chains;
 mod conflicts;
 mod error;
+#[cfg(test)]
+mod format_tests;
 mod identity;
 mod keys;
 mod lock;
@@ -103,6 +105,7 @@ impl Store {
         }
         let database = dir.join("database");
         let has_data = database.exists();
+        ChainFile::of(dir).judge()?;
         let mut identity = Identity::find(dir, has_data)?;
         if !has_data {
             // First of all: data without an identity are refused, should this start be cut short.

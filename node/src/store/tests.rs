@@ -266,31 +266,6 @@ fn a_held_directory_is_refused_with_the_pid() {
     assert!(matches!(verify(node.dir.path(), |_| ()), Err(OpenError::Held { .. })));
 }
 
-#[test]
-fn a_newer_database_is_refused_and_left_as_it_is() {
-    let Node { dir, store, .. } = Node::new();
-    drop(store);
-    // A later program's database may have any tables, but one says its format.
-    let path = dir.path().join("database");
-    std::fs::remove_dir_all(&path).unwrap();
-    let names = ["later", Table::Meta.name()];
-    let database = || fjall::Database::builder(&path).open().unwrap();
-    let newer = database();
-    let tables = names.map(|name| newer.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap());
-    tables[1].insert(keys::format(), [keys::FORMAT + 1]).unwrap();
-    drop((tables, newer));
-    let identity = || std::fs::read_to_string(dir.path().join("identity.json")).unwrap();
-    let before = identity();
-    for _ in 0..2 {
-        let error = Store::open(dir.path(), mpsc::channel(1).0).unwrap_err();
-        assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }), "{error}");
-    }
-    assert_eq!(identity(), before);
-    let mut left: Vec<_> = database().list_keyspace_names().iter().map(ToString::to_string).collect();
-    left.sort();
-    assert_eq!(left, names);
-}
-
 /// A stopped node with one good file, one rotten, one missing, one that is none of its business, and one left over.
 async fn damaged() -> tempfile::TempDir {
     let mut node = Node::new();
