@@ -125,8 +125,7 @@ impl Network {
         self.spaces[1..].iter().try_for_each(|space| flush(space))
     }
 
-    /// Five nodes with the ports that a node has by default, and default settings but for the wait before a repair: tests
-    /// that wait for three copies cannot wait a minute.
+    /// Five nodes with default settings, and the ports that a node has by default.
     fn cluster(&self) -> Outcome<Cluster> {
         let mut cluster = Cluster::empty(tempfile::Builder::new().prefix("trebol-").tempdir()?);
         let directory = cluster.scratch("nodes")?;
@@ -158,7 +157,7 @@ impl Network {
         let (data, users, ca) = (directory.join(name), directory.join("users.toml"), authority.certificate());
         Ok(format!(
             "[node]\ndata = {data:?}\ncluster = \"{CLUSTER}\"\nname = \"{name}\"\nzone = \"{name}\"\ndrain_s = 10\n\
-             [core]\nrepair_after_s = 5\n[ftp]\nusers = {users:?}\n{}[peer]\nseeds = {seeds:?}\nca = {ca:?}\n{}",
+             [ftp]\nusers = {users:?}\n{}[peer]\nseeds = {seeds:?}\nca = {ca:?}\n{}",
             pair(&ftp, "tls_"),
             pair(&peer, ""),
         ))
