@@ -18,6 +18,8 @@ pub const VERSION: u32 = 1;
 pub const SOCKET: &str = "control.sock";
 /// The file in the data directory with the ports a node listens on.
 pub const ENDPOINTS: &str = "endpoints.json";
+/// Digits of an id that people are shown, and with which they name a node.
+pub const ID_DIGITS: usize = 8;
 /// Longest line, in bytes. A status of a thousand members fits.
 const LINE_MAX: u64 = 1 << 20;
 
@@ -38,7 +40,7 @@ pub enum Question {
     Status,
     /// Remove a node for good.
     Forget {
-        /// Its name, its id, or how its id begins.
+        /// Its name, its id, or at least [`ID_DIGITS`] digits of it.
         node: String,
     },
 }

@@ -1,8 +1,8 @@
 //! Answers the command line. One task a connection, bounded in number, line length and time; what it changes goes through
 //! the cluster like every other change.
 
-use super::{Answer, Endpoints, LINE_MAX, NodeStatus, Question, Request, Response, SOCKET, VERSION, socket};
-use crate::cluster::{Change, MemberStatus, NodeId, Status};
+use super::{Answer, Endpoints, ID_DIGITS, LINE_MAX, NodeStatus, Question, Request, Response, SOCKET, VERSION, socket};
+use crate::cluster::{Change, Liveness, MemberStatus, NodeId, Status};
 use crate::peer::ClusterHandle;
 use crate::store::Store;
 use std::io;
@@ -117,14 +117,79 @@ impl Admin {
     }
 }
 
-/// The one node that is meant. A whole id need not be one that this node has met.
+/// The one node to be forgotten that is meant: by its name or whole id before by how its id begins. Of two with one name it
+/// is the one that is down, for a node that was emptied and came back keeps its name and has a new id. A whole id need not be
+/// one that this node has met.
 fn find(cluster: &Status, wanted: &str) -> Result<NodeId, String> {
-    let meant = |m: &&MemberStatus| m.info.name == wanted || m.info.node.to_string().starts_with(wanted);
-    let found: Vec<NodeId> = cluster.members.iter().filter(meant).map(|m| m.info.node).collect();
+    let those = |meant: &dyn Fn(&MemberStatus) -> bool| {
+        cluster.members.iter().filter(|m| meant(m)).map(|m| m.info.node).collect::<Vec<_>>()
+    };
+    let mut found = those(&|m| m.info.name == wanted || m.info.node.to_string() == wanted);
+    if found.len() > 1 {
+        let down = those(&|m| m.info.name == wanted && m.liveness == Liveness::Down);
+        found = if down.len() == 1 { down } else { found };
+    }
+    if found.is_empty() && wanted.len() >= ID_DIGITS {
+        found = those(&|m| m.info.node.to_string().starts_with(wanted));
+    }
     match found[..] {
         [node] => Ok(node),
         [] if wanted.len() == 32 => wanted.parse().map_err(|_| format!("{wanted} is no node id")),
-        [] => Err(format!("no node is called {wanted}: `trebol status` shows their names")),
-        _ => Err(format!("{wanted} could be any of {} nodes: give the whole id", found.len())),
+        [] => Err(format!("no node is called {wanted}: `trebol status` shows their names and how their ids begin")),
+        _ => Err(format!("{wanted} could be any of {} nodes: give the id, as `trebol status` shows it", found.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Digest, DiskReport, Epoch, PeerInfo, RoleName};
+    use crate::peer::testing::info;
+
+    /// Nodes with these ids, names and states.
+    fn cluster(nodes: &[(u128, &str, Liveness)]) -> Status {
+        let member = |&(node, name, liveness): &(u128, &str, Liveness)| MemberStatus {
+            info: PeerInfo { name: name.to_owned(), ..info(node, "127.0.0.1:1") },
+            liveness,
+            role: RoleName::Follow,
+            behind: 0,
+            disk: DiskReport::default(),
+            clock_ahead: 0,
+        };
+        Status {
+            node: NodeId(1),
+            role: RoleName::Follow,
+            leader: None,
+            epoch: Epoch::default(),
+            members: nodes.iter().map(member).collect(),
+            digest: Digest::default(),
+            files: 0,
+            missing_copies: 0,
+            applied: 0,
+        }
+    }
+
+    #[test]
+    fn of_two_nodes_with_one_name_the_one_that_is_down_is_meant() {
+        let (old, new, third) = (0xa1 << 120, 0xb2 << 120, 0xc3 << 120);
+        let mut nodes = [(old, "n3", Liveness::Down), (new, "n3", Liveness::Alive), (third, "n4", Liveness::Alive)];
+        assert_eq!(find(&cluster(&nodes), "n3"), Ok(NodeId(old)));
+        assert_eq!(find(&cluster(&nodes), "n4"), Ok(NodeId(third)));
+        nodes[1].2 = Liveness::Down;
+        let ambiguous = find(&cluster(&nodes), "n3").unwrap_err();
+        assert!(ambiguous.contains("2 nodes"), "{ambiguous}");
+        assert_eq!(find(&cluster(&nodes), "b2000000"), Ok(NodeId(new)), "its id tells");
+        assert_eq!(find(&cluster(&nodes), &NodeId(old).to_string()), Ok(NodeId(old)));
+    }
+
+    #[test]
+    fn names_go_before_ids_and_a_few_digits_name_nobody() {
+        let (named, begins) = (1 << 120, 0xabcd_ef01 << 96);
+        let nodes = [(named, "abcdef01", Liveness::Down), (begins, "n2", Liveness::Down)];
+        assert_eq!(find(&cluster(&nodes), "abcdef01"), Ok(NodeId(named)));
+        assert_eq!(find(&cluster(&nodes), "abcdef010"), Ok(NodeId(begins)));
+        assert!(find(&cluster(&nodes), "abcdef0").is_err());
+        let unknown = NodeId(7);
+        assert_eq!(find(&cluster(&nodes), &unknown.to_string()), Ok(unknown));
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// whatever it holds; its machine may join again with an empty data directory. The node must be down.
 #[derive(Debug, clap::Args)]
 pub(super) struct Forget {
-    /// Its name, its id, or how its id begins; `trebol status` shows them
+    /// Its name, its id, or how its id begins, as `trebol status` shows them; of two with one name, the one that is down
     node: String,
     /// The data directory of a node that is up; the usual one unless given
     #[arg(long, env = "TREBOL_DATA", value_name = "DIR", default_value = DATA)]

@@ -1,7 +1,7 @@
 //! `trebol status`: what a running node says of itself and its cluster.
 
 use super::{DATA, Failure, dev, dev_directory, print, small_runtime};
-use crate::admin::{AskError, NodeStatus, ask};
+use crate::admin::{AskError, ID_DIGITS, NodeStatus, ask};
 use crate::cluster::{Liveness, NodeId, RoleName};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -76,11 +76,13 @@ fn table(status: &NodeStatus) -> String {
         status.conflicts,
         cluster.digest,
     );
-    let mut rows =
-        vec![["NODE", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "USED", "FREE", "DISK", "CLOCK"].map(str::to_owned)];
+    let mut rows = vec![
+        ["NODE", "ID", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "USED", "FREE", "DISK", "CLOCK"].map(str::to_owned),
+    ];
     for member in &cluster.members {
         rows.push([
             member.info.name.clone(),
+            format!("{:.ID_DIGITS$}", member.info.node.to_string()),
             liveness(member.liveness).to_owned(),
             role(member.role).to_owned(),
             member.info.ftp.clone(),

@@ -89,6 +89,8 @@ pub(crate) struct Dialler<D> {
     /// Linked nodes: which start of each, and what ends its link.
     linked: BTreeMap<NodeId, (BootChain, CancellationToken)>,
     calls: usize,
+    /// What is known of others is being written down.
+    saving: bool,
     tasks: JoinSet<Did>,
     stop: CancellationToken,
 }
@@ -111,6 +113,7 @@ impl<D: Discovery> Dialler<D> {
             targets: BTreeMap::new(),
             linked: BTreeMap::new(),
             calls: 0,
+            saving: false,
             tasks: JoinSet::new(),
             stop,
         };
@@ -202,13 +205,19 @@ impl<D: Discovery> Dialler<D> {
                     tokio::time::sleep(DISCOVER).await;
                     Did::Discovered(discovery.addresses().await)
                 });
-                self.tasks.spawn_blocking(move || {
-                    greeter.save();
-                    Did::Saved
-                });
+                // One at a time, since they share a temporary file; a disk may take longer than discovery.
+                if !std::mem::replace(&mut self.saving, true) {
+                    self.tasks.spawn_blocking(move || {
+                        greeter.save();
+                        Did::Saved
+                    });
+                }
                 Ok(())
             }
-            Did::Saved => Ok(()),
+            Did::Saved => {
+                self.saving = false;
+                Ok(())
+            }
             Did::Dialled(address, result, since) => {
                 self.calls -= 1;
                 match *result {
@@ -225,11 +234,14 @@ impl<D: Discovery> Dialler<D> {
             }
         }
     }
-    /// Drops addresses that discovery does not name any more and that never answered.
+    /// Drops addresses that discovery does not name any more and that never answered, or where a node lived that was removed
+    /// from the cluster for good: it would be refused.
     fn forget_strangers(&mut self, named: &[SocketAddr]) {
         self.targets.retain(|address, target| {
             target.seed = named.contains(address);
-            target.seed || target.word > Word::Discovery || target.node.is_some() || target.due.is_none()
+            let stranger = target.word == Word::Discovery && target.node.is_none();
+            let removed = target.node.is_some_and(|node| self.greeter.refuses(node));
+            target.seed || target.due.is_none() || !(stranger || removed)
         });
     }
     fn due(&mut self, address: SocketAddr, at: Instant) {

@@ -77,3 +77,16 @@ async fn full_table_gives_up_the_address_that_failed_for_longest_and_no_seed_or_
     assert!(!case.dialler.targets.contains_key(&at("127.0.0.9:3")), "no other may go");
     assert_eq!(case.dialler.targets.len(), TARGETS);
 }
+
+#[tokio::test]
+async fn a_node_that_was_removed_for_good_is_called_no_more() {
+    let mut case = Case::new(&[info(1, "127.0.0.1:1")]);
+    case.dialler.meet(&info(2, "127.0.0.1:2"), vec![]);
+    case.dialler.meet(&info(3, "127.0.0.1:3"), vec![]);
+    case.dialler.meet(&info(4, "127.0.0.1:4"), vec![]);
+    case.dialler.learn(at("127.0.0.1:3"), None, Word::Discovery);
+    [1, 2, 3].into_iter().for_each(|node| case.dialler.greeter.refuse(NodeId(node)));
+    case.dialler.forget_strangers(&[at("127.0.0.1:3")]);
+    let left: Vec<_> = case.dialler.targets.keys().copied().collect();
+    assert_eq!(left, [at("127.0.0.1:3"), at("127.0.0.1:4")], "a seed stays: another node may come to live there");
+}

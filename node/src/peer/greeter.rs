@@ -7,11 +7,12 @@ use super::hello::{AnyHello, HELLO_MAX, Hello, HelloRefusal, PEERS, PROTOCOL, Po
 use super::quiet::Quiet;
 use super::tls::{KeyHash, PeerStream, PeerTls, Secured};
 use crate::cluster::{NodeId, PeerInfo};
-use crate::store::{BootChain, ChainFile};
+use crate::store::{BootChain, ChainFile, Remembered};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::BufReader;
@@ -48,6 +49,8 @@ pub struct Greeter {
     known: Arc<Mutex<Acquaintances>>,
     /// Where what is known outlives this process.
     file: Option<ChainFile>,
+    /// The last attempt to write there failed, which was logged.
+    unwritten: AtomicBool,
     forgotten: Mutex<BTreeSet<NodeId>>,
     quiet: Quiet,
 }
@@ -130,26 +133,40 @@ impl GreetError {
 impl Greeter {
     /// Says `me` over `tls`, and knows nobody.
     pub fn new(me: Identity, tls: PeerTls) -> Arc<Self> {
-        let known = Acquaintances::new(BTreeMap::new());
-        Arc::new(Self { me, tls, known, file: None, forgotten: Mutex::default(), quiet: Quiet::default() })
+        Self::knowing(me, tls, BTreeMap::new(), None)
     }
     /// The same, with a memory for other nodes' boots. Blocking: reads a small file.
     pub fn with_memory(me: Identity, tls: PeerTls, file: ChainFile) -> Arc<Self> {
-        let known = Acquaintances::new(file.load());
-        Arc::new(Self { me, tls, known, file: Some(file), forgotten: Mutex::default(), quiet: Quiet::default() })
+        Self::knowing(me, tls, file.load(), Some(file))
     }
-    /// Writes down whose boots changed since the last time, if any did. Blocking.
+    fn knowing(
+        me: Identity,
+        tls: PeerTls,
+        remembered: BTreeMap<NodeId, Remembered>,
+        file: Option<ChainFile>,
+    ) -> Arc<Self> {
+        let (known, unwritten) = (Acquaintances::new(remembered), AtomicBool::new(false));
+        Arc::new(Self { me, tls, known, file, unwritten, forgotten: Mutex::default(), quiet: Quiet::default() })
+    }
+    /// Writes down whose boots changed since the last time, if any did. Not to be called while it runs. Blocking.
     pub(crate) fn save(&self) {
         let Some(file) = &self.file else { return };
         let Some(peers) = self.known.lock().expect("no panic while held").unsaved() else { return };
-        if let Err(error) = file.save(peers) {
-            tracing::warn!(%error, "the boots of other nodes cannot be written down");
-            self.known.lock().expect("no panic while held").still_unsaved();
+        let saved = file.save(peers);
+        let failed_before = self.unwritten.swap(saved.is_err(), Ordering::Relaxed);
+        let Err(error) = saved else { return };
+        if !failed_before {
+            tracing::warn!(%error, "the boots of other nodes cannot be written down; it is tried again and again");
         }
+        self.known.lock().expect("no panic while held").still_unsaved();
     }
     /// Refuses a node from now on, on both ports: it was removed from the cluster for good.
     pub(crate) fn refuse(&self, node: NodeId) {
         self.forgotten.lock().expect("no panic while held").insert(node);
+    }
+    /// Whether it is refused.
+    pub(crate) fn refuses(&self, node: NodeId) -> bool {
+        self.forgotten.lock().expect("no panic while held").contains(&node)
     }
     /// What this node says of itself.
     pub fn me(&self) -> &Identity {
@@ -253,14 +270,14 @@ impl Greeter {
             return Err(HelloRefusal::WrongPort);
         }
         let node = hello.info.node;
-        if hello.info.rank.node != node {
+        if hello.info.rank.node != node || !hello.boot.is_sound() {
             return Err(HelloRefusal::Malformed);
         }
         if node == self.me.info.node {
             let own = hello.boot == self.me.boot;
             return Err(if own { HelloRefusal::Own } else { HelloRefusal::DuplicateNode });
         }
-        if self.forgotten.lock().expect("no panic while held").contains(&node) {
+        if self.refuses(node) {
             return Err(HelloRefusal::Forgotten);
         }
         let claim = Claim { node, address: hello.info.rank.address, boot: &hello.boot, key };

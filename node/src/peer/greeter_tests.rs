@@ -111,10 +111,26 @@ async fn wrong_cluster_port_version_and_own_address_are_told() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, from) = listener.accept().await.unwrap();
-    write_frame(&mut tcp, &serde_json::json!({"protocol": 2, "all": "new"})).await.unwrap();
+    write_frame(&mut tcp, &serde_json::json!({"protocol": PROTOCOL + 1, "all": "new"})).await.unwrap();
     assert!(b.accept(accepted, from, Port::Rpc).await.is_err());
     let reply: Reply = read_frame(&mut tcp, &mut Vec::new(), HELLO_MAX).await.unwrap().unwrap();
-    assert_eq!(reply, Reply::Refused(HelloRefusal::NewerProtocol { ours: 1 }));
+    assert_eq!(reply, Reply::Refused(HelloRefusal::NewerProtocol { ours: PROTOCOL }));
+
+    // An older node may call, and is told the version: it is the one that cannot go on.
+    let mut hello = b.hello(Port::Rpc);
+    hello.info = info(3, "127.0.0.1:3");
+    (hello.boot, hello.protocol) = (boots(&[3]), PROTOCOL - 1);
+    let mut tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, from) = listener.accept().await.unwrap();
+    write_frame(&mut tcp, &hello).await.unwrap();
+    assert!(b.accept(accepted, from, Port::Rpc).await.is_ok());
+    let reply: Reply = read_frame(&mut tcp, &mut Vec::new(), HELLO_MAX).await.unwrap().unwrap();
+    let Reply::Welcome(welcome) = reply else { panic!("{reply:?}") };
+    assert_eq!(welcome.protocol, PROTOCOL);
+    // And this node as the older one, which calls a newer.
+    let newer = Hello { protocol: PROTOCOL + 1, ..hello };
+    let refusal = b.admit(&newer, Port::Rpc, None).unwrap_err();
+    assert_eq!(refusal, HelloRefusal::NewerProtocol { ours: PROTOCOL });
 }
 
 #[tokio::test]
@@ -144,4 +160,27 @@ async fn copied_directory_and_other_key_are_refused_while_the_first_is_connected
     // Once nobody holds the id, a renewed key is as good as any: the CA signed it.
     let renewed = greeter(1, "test", &[1, 5, 8, 9], ca.tls("test"));
     assert!(meet(&renewed, b).await.1.is_ok());
+}
+
+#[tokio::test]
+async fn boots_that_no_node_can_have_are_not_believed() {
+    let b = greeter(2, "test", &[2], PeerTls::insecure());
+    for (count, recent) in [(u64::MAX, vec![7; 64]), (1 << 32, vec![7; 64]), (0, vec![]), (5, vec![]), (2, vec![1])] {
+        let identity = Identity {
+            cluster: "test".into(),
+            info: info(1, "127.0.0.1:1"),
+            boot: BootChain { count, recent: recent.clone() },
+        };
+        let stranger = Greeter::new(identity, PeerTls::insecure());
+        let (dialled, accepted) = meet(&stranger, b.clone()).await;
+        assert!(
+            matches!(dialled, Err(GreetError::Refused(HelloRefusal::Malformed))),
+            "{count} {recent:?}: {dialled:?}"
+        );
+        assert!(accepted.is_err());
+        let (dialled, _) = meet(&b, stranger).await;
+        assert!(matches!(dialled, Err(GreetError::Refuses(HelloRefusal::Malformed))), "{dialled:?}");
+    }
+    let (dialled, _) = meet(&greeter(1, "test", &[1, 5], PeerTls::insecure()), b).await;
+    assert!(dialled.is_ok(), "nothing is held against the real one: {dialled:?}");
 }

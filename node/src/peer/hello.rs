@@ -6,8 +6,9 @@ use crate::store::BootChain;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// The version of all that follows a Hello. A node refuses greater ones.
-pub const PROTOCOL: u32 = 1;
+/// The version of all that follows a Hello. A node refuses greater ones. To be raised with every change that a node of the
+/// version before would misread.
+pub const PROTOCOL: u32 = 2;
 /// Longest frame before the peer is known, in bytes.
 pub(crate) const HELLO_MAX: usize = 64 << 10;
 

@@ -27,9 +27,9 @@ pub(super) struct LogEnd {
 }
 
 /// Changes that build up over a reader; what was changed already is read back.
-pub(super) struct Changes<'a, R> {
+struct Changes<'a, R> {
     below: &'a R,
-    pub(super) writes: Writes,
+    writes: Writes,
     /// Directories that lost a child, by depth: whether anything is left in them is asked once, when all is set. Asked each
     /// time, to empty one would cost the square of what was in it.
     emptied: BTreeSet<(usize, FtpPath)>,
@@ -48,7 +48,7 @@ pub(super) fn changes<R: Reader>(below: &R, batch: &Batch, end: &mut LogEnd) -> 
 }
 
 impl<'a, R> Changes<'a, R> {
-    pub(super) fn over(below: &'a R) -> Self {
+    fn over(below: &'a R) -> Self {
         Self { below, writes: Writes::new(), emptied: BTreeSet::new() }
     }
 }
@@ -169,7 +169,7 @@ impl<R: Reader> Changes<'_, R> {
     }
 
     /// Notes how many losers a path with these heads and this row has.
-    pub(super) fn conflict(&mut self, path: &FtpPath, entry: Option<&PathEntry>, row: Option<&Row>) {
+    fn conflict(&mut self, path: &FtpPath, entry: Option<&PathEntry>, row: Option<&Row>) {
         let covered = row.is_some_and(|row| row.directory);
         let losers = entry.map_or(0, |entry| entry.losers(covered).len() as u64);
         let (key, after) = (keys::tree(path), (losers > 0).then(|| keys::encode(&losers)));
@@ -178,12 +178,12 @@ impl<R: Reader> Changes<'_, R> {
         }
     }
 
-    pub(super) fn row(&self, path: &FtpPath) -> Option<Row> {
+    fn row(&self, path: &FtpPath) -> Option<Row> {
         let (parent, name) = path.split()?;
         self.get(Table::Live, &keys::child(&parent, name)).map(|bytes| Row::decode(name.to_owned(), &bytes))
     }
 
-    pub(super) fn set(&mut self, table: Table, key: Slice, value: Option<Slice>) {
+    fn set(&mut self, table: Table, key: Slice, value: Option<Slice>) {
         self.writes.insert((table, key), value);
     }
 }

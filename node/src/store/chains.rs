@@ -2,6 +2,7 @@
 //! when the two never run at the same time. A safety net, no part of the cluster's state: a node without it believes whom it
 //! meets first.
 
+use super::error::OpenError;
 use super::identity::{BootChain, replace};
 use crate::cluster::NodeId;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,22 @@ impl ChainFile {
     /// Of a data directory.
     pub fn of(dir: &Path) -> Self {
         Self(dir.to_owned())
+    }
+    /// Refuses a later format: it would be taken for damage, and overwritten. Blocking.
+    pub(super) fn judge(&self) -> Result<(), OpenError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u64,
+        }
+        let file = self.0.join(FILE);
+        // What cannot be read says no format; `load` tells of it.
+        let Ok(text) = std::fs::read(&file) else { return Ok(()) };
+        match serde_json::from_slice(&text) {
+            Ok(Format { format: found }) if found > FORMAT => {
+                Err(OpenError::NewerFormat { file, found, known: FORMAT })
+            }
+            _ => Ok(()),
+        }
     }
     /// Reads it; empty when there is none, or none that can be read, which is logged. Blocking.
     pub fn load(&self) -> BTreeMap<NodeId, Remembered> {
@@ -75,5 +92,6 @@ mod tests {
         assert_eq!(file.load(), peers);
         std::fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(file.load().is_empty());
+        file.judge().unwrap();
     }
 }

@@ -1,13 +1,11 @@
 //! Which paths have losers of conflicts: a table derived from the heads, in the same batches (`batch` keeps it in step), so
-//! that nobody has to look through the index for them. Reads it, counts it, and fills it once for a data directory that
-//! an older program left without it; never decides what a loser is.
+//! that nobody has to look through the index for them. Reads it and counts it; never decides what a loser is.
 
 use super::Store;
-use super::batch::Changes;
 use super::keys::{self, Table};
 use super::overlay::{Reader, View};
 use super::tables::Writes;
-use crate::cluster::{Head, PathEntry, Storage};
+use crate::cluster::{Head, Storage};
 use crate::path::FtpPath;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,27 +75,15 @@ pub(super) fn count(view: &View, writes: &Writes, losers: &AtomicU64) {
     }
 }
 
-/// Fills the table from the index unless a note says that this was done, then counts what is in it. The note is written
-/// with the rows, so that a fill that was cut short is done again.
-pub(super) fn fill(view: &View) -> u64 {
-    let tables = &view.tables;
-    if tables.get(Table::Meta, &keys::conflicts()).is_none() {
-        let mut changes = Changes::over(view);
-        for (key, value) in tables.scan(Table::Index, keys::all()) {
-            let (path, entry) = (keys::read_path(&key), keys::decode::<PathEntry>(&value));
-            let row = changes.row(&path);
-            changes.conflict(&path, Some(&entry), row.as_ref());
-        }
-        changes.set(Table::Meta, keys::conflicts(), Some(keys::framed(&[])));
-        tables.commit(changes.writes, true);
-    }
-    tables.scan(Table::Conflicts, keys::all()).map(|(_, value)| keys::decode::<u64>(&value)).sum()
+/// How many there are in all, from the rows: a short one for each path that has any.
+pub(super) fn total(view: &View) -> u64 {
+    view.tables.scan(Table::Conflicts, keys::all()).map(|(_, value)| keys::decode::<u64>(&value)).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Batch, Epoch, File, Hash, Hlc, Location, Mutation, OpId, Position, Version};
+    use crate::cluster::{Batch, Epoch, File, Hash, Hlc, Location, Mutation, OpId, PathEntry, Position, Version};
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
     use std::cell::RefCell;
@@ -231,21 +217,6 @@ mod tests {
         // `/a/b` lost against the directory of its name, both of its versions.
         let (paths, losers) = node.store.conflicts_below(&p("/a"), 2);
         assert_eq!((paths, losers), (vec![p("/a/b"), p("/a/b/c")], 5));
-    }
-
-    #[test]
-    fn a_directory_of_an_older_program_is_filled_once() {
-        let mut node = Node::new();
-        node.set("/x", &[file(1)]);
-        node.set("/x/y", &[file(2), file(3)]);
-        let Node { dir, store, number } = node.reopened();
-        drop(store);
-        let tables = super::super::tables::Tables::open(&dir.path().join("database")).unwrap();
-        let rows = tables.keys(Table::Conflicts, keys::all()).map(|key| ((Table::Conflicts, key), None));
-        tables.commit(rows.chain([((Table::Meta, keys::conflicts()), None)]).collect(), true);
-        drop(tables);
-        let node = Node { store: opened(&dir), dir, number };
-        assert_eq!(node.lost(), (vec!["/x".into(), "/x/y".into()], 2));
     }
 
     fn any_heads() -> impl Strategy<Value = Vec<Version>> {

@@ -12,6 +12,8 @@ const FILE: &str = "identity.json";
 const FORMAT: u64 = 1;
 /// Boots that are remembered. A peer that missed more of them than this cannot tell a copy and has to believe.
 const REMEMBERED: usize = 64;
+/// No node starts so often: a start a second takes 136 years.
+const BOOTS: u64 = 1 << 32;
 
 /// A chain of boots: each start adds a random link. Of two copies of one disk, both of which were started, neither chain
 /// extends the other.
@@ -31,6 +33,12 @@ impl BootChain {
         let at = usize::try_from(since).ok().and_then(|n| self.recent.len().checked_sub(n.saturating_add(1)));
         at.is_none_or(|at| self.recent[at] == *newest)
     }
+    /// Whether a node can have it: its newest links and no others, at least one, and a count that leaves it others to come.
+    /// What is believed of one that is not would hold for ever.
+    pub fn is_sound(&self) -> bool {
+        let held = self.count.min(REMEMBERED as u64);
+        (1..BOOTS).contains(&self.count) && self.recent.len() as u64 == held
+    }
     fn add(&mut self, link: u64) {
         self.count += 1;
         self.recent.push(link);
@@ -45,7 +53,7 @@ pub(super) struct Identity {
     format: u64,
     /// The node.
     pub(super) node: NodeId,
-    /// Its boots, this one included once [`Identity::boot`] returned it.
+    /// Its boots, this one included after [`Identity::boot`].
     pub(super) boots: BootChain,
 }
 
@@ -71,22 +79,26 @@ impl Identity {
         serde_json::from_slice(&text).map(Some).map_err(damaged)
     }
 
-    /// Makes the identity if there is none, adds a boot, and has both on the disk before it returns. `has_data` says whether
-    /// there is something beside it that an earlier identity must have written.
-    pub(super) fn boot(dir: &Path, has_data: bool) -> Result<Self, OpenError> {
-        let mut identity = match Self::read(dir)? {
-            Some(identity) => identity,
+    /// The identity, or a new one if there is none; nothing is written. `has_data` says whether there is something beside it
+    /// that an earlier identity must have written.
+    pub(super) fn find(dir: &Path, has_data: bool) -> Result<Self, OpenError> {
+        match Self::read(dir)? {
+            Some(identity) => Ok(identity),
             None if has_data => {
-                return Err(OpenError::Damaged { file: dir.join(FILE), reason: "missing beside data".to_owned() });
+                Err(OpenError::Damaged { file: dir.join(FILE), reason: "missing beside data".to_owned() })
             }
             None => {
-                Self { format: FORMAT, node: NodeId(u128::from_be_bytes(random(dir)?)), boots: BootChain::default() }
+                let node = NodeId(u128::from_be_bytes(random(dir)?));
+                Ok(Self { format: FORMAT, node, boots: BootChain::default() })
             }
-        };
-        identity.boots.add(u64::from_be_bytes(random(dir)?));
-        let text = serde_json::to_vec(&identity).expect("numbers and strings always serialise");
-        replace(dir, FILE, &text).map_err(OpenError::io("write", dir.join(FILE)))?;
-        Ok(identity)
+        }
+    }
+
+    /// Adds a boot, and has it and the identity on the disk before it returns.
+    pub(super) fn boot(&mut self, dir: &Path) -> Result<(), OpenError> {
+        self.boots.add(u64::from_be_bytes(random(dir)?));
+        let text = serde_json::to_vec(self).expect("numbers and strings always serialise");
+        replace(dir, FILE, &text).map_err(OpenError::io("write", dir.join(FILE)))
     }
 }
 
@@ -114,8 +126,12 @@ mod tests {
     #[test]
     fn every_boot_extends_the_chain_and_keeps_the_node() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Identity::boot(dir.path(), false).unwrap();
-        let second = Identity::boot(dir.path(), true).unwrap();
+        let boot = |has_data| {
+            let mut identity = Identity::find(dir.path(), has_data).unwrap();
+            identity.boot(dir.path()).unwrap();
+            identity
+        };
+        let (first, second) = (boot(false), boot(true));
         assert_eq!(first.node, second.node);
         assert!(second.boots.extends(&first.boots) && !first.boots.extends(&second.boots));
     }
@@ -140,9 +156,9 @@ mod tests {
     #[test]
     fn a_newer_format_and_a_lost_identity_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(Identity::boot(dir.path(), true), Err(OpenError::Damaged { .. })));
+        assert!(matches!(Identity::find(dir.path(), true), Err(OpenError::Damaged { .. })));
         std::fs::write(dir.path().join(FILE), r#"{"format":2,"soul":"new"}"#).unwrap();
-        let error = Identity::boot(dir.path(), true).unwrap_err();
+        let error = Identity::find(dir.path(), true).unwrap_err();
         assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
     }
 }

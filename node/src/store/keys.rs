@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 
-/// Version of all values; one that is greater is refused when the database is opened.
+/// Version of all values; any other is refused when the database is opened.
 pub(super) const FORMAT: u8 = 2;
 
 /// The tables, each a keyspace of its own.
@@ -92,10 +92,6 @@ pub(super) fn all() -> Range<Slice> {
 /// Where the format of the database is noted.
 pub(super) fn format() -> Slice {
     "format".into()
-}
-/// Where it is noted that the table of conflicts was filled.
-pub(super) fn conflicts() -> Slice {
-    "conflicts".into()
 }
 /// Where the member's state is.
 pub(super) fn state() -> Slice {

@@ -9,6 +9,8 @@ mod blobs;
 mod chains;
 mod conflicts;
 mod error;
+#[cfg(test)]
+mod format_tests;
 mod identity;
 mod keys;
 mod lock;
@@ -102,9 +104,19 @@ impl Store {
             tracing::warn!(?dir, "the data directory was open to other users; now it is its owner's alone");
         }
         let database = dir.join("database");
-        let identity = Identity::boot(dir, database.exists())?;
+        let has_data = database.exists();
+        ChainFile::of(dir).judge()?;
+        let mut identity = Identity::find(dir, has_data)?;
+        if !has_data {
+            // First of all: data without an identity are refused, should this start be cut short.
+            identity.boot(dir)?;
+        }
         private::directory(&database)?;
         let tables = Tables::open(&database)?;
+        if has_data {
+            // Last: a start that a database of another format refuses is none, and leaves no trace.
+            identity.boot(dir)?;
+        }
         // What a killed process wrote and did not sync is read like all else, and counts as durable from here on.
         tables.commit(Writes::new(), true);
         let used = Arc::new(AtomicU64::new(0));
@@ -119,7 +131,7 @@ impl Store {
         used.store(inline + files, Ordering::Relaxed);
         let mut end = log_end(&tables);
         let view = Arc::new(View::new(tables));
-        let losers = AtomicU64::new(conflicts::fill(&view));
+        let losers = AtomicU64::new(conflicts::total(&view));
         end.written = Written::read(&*view);
         let end = Mutex::new(end);
         let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), persisted)?;
@@ -234,7 +246,7 @@ impl Store {
     fn read<T: serde::de::DeserializeOwned>(&self, table: Table, key: &Slice) -> Option<T> {
         self.view.get(table, key).map(|bytes| keys::decode(&bytes))
     }
-    /// Of the whole index, for a member whose state is from before there were any.
+    /// Of the whole index, for a member without a state: that of an empty one.
     fn digest(&self) -> Digest {
         let entries = self.view.scan(Table::Index, keys::all());
         entries.map(|(key, value)| Digest::of(&keys::read_path(&key), &keys::decode(&value))).sum()

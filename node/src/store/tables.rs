@@ -30,7 +30,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Opens or creates the database in `path`.
+    /// Opens or creates the database in `path`. One of another format is left as it is: its tables may be others.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let refused = |source| OpenError::Database { path: path.to_owned(), source };
         let database = Database::builder(path)
@@ -41,15 +41,17 @@ impl Tables {
             .open()
             .map_err(refused)?;
         let open = |table: &Table| database.keyspace(table.name(), || options(*table));
+        let format = open(&Table::Meta).and_then(|meta| meta.get(keys::format())).map_err(refused)?;
+        if let Some(format) = &format
+            && **format != [keys::FORMAT]
+        {
+            let found = format.first().copied().unwrap_or(0).into();
+            return Err(OpenError::NewerFormat { file: path.to_owned(), found, known: keys::FORMAT.into() });
+        }
         let keyspaces = Table::ALL.iter().map(open).collect::<Result<_, _>>().map_err(refused)?;
         let tables = Self { database, keyspaces };
-        match tables.get(Table::Meta, &keys::format()) {
-            None => tables.commit(Writes::from([((Table::Meta, keys::format()), Some([keys::FORMAT].into()))]), true),
-            Some(found) if *found == [keys::FORMAT] => {}
-            Some(found) => {
-                let found = found.first().copied().unwrap_or(0).into();
-                return Err(OpenError::NewerFormat { file: path.to_owned(), found, known: keys::FORMAT.into() });
-            }
+        if format.is_none() {
+            tables.commit(Writes::from([((Table::Meta, keys::format()), Some([keys::FORMAT].into()))]), true);
         }
         Ok(tables)
     }

@@ -266,20 +266,6 @@ fn a_held_directory_is_refused_with_the_pid() {
     assert!(matches!(verify(node.dir.path(), |_| ()), Err(OpenError::Held { .. })));
 }
 
-#[test]
-fn a_newer_database_is_refused_and_left_as_it_is() {
-    let Node { dir, store, .. } = Node::new();
-    drop(store);
-    let newer = [keys::FORMAT + 1];
-    let tables = Tables::open(&dir.path().join("database")).unwrap();
-    tables.commit([((Table::Meta, keys::format()), Some(newer.into()))].into(), true);
-    drop(tables);
-    for _ in 0..2 {
-        let error = Store::open(dir.path(), mpsc::channel(1).0).unwrap_err();
-        assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }), "{error}");
-    }
-}
-
 /// A stopped node with one good file, one rotten, one missing, one that is none of its business, and one left over.
 async fn damaged() -> tempfile::TempDir {
     let mut node = Node::new();

@@ -2,7 +2,8 @@
 //! ftplib over TLS. It looks at the product from outside only: at replies, exit codes, files, `status` and `verify`.
 //!
 //! `cargo test -p node --test processes -- NAME` runs the tests whose names contain NAME. A test whose client is not
-//! installed is ignored with the reason, or fails where `TREBOL_REQUIRE_CLIENTS=1`. `TREBOL_LONG=1` makes files large.
+//! installed is ignored with the reason, or fails where `TREBOL_REQUIRE_CLIENTS=1`; one that may not make networks is ignored,
+//! or fails where `TREBOL_REQUIRE_NETWORKS=1`. `TREBOL_LONG=1` makes files large.
 
 mod bad_peers;
 mod clients;
@@ -57,13 +58,18 @@ const NETWORKS: &str = "networks";
 fn trial(&(name, needs, run): &Story) -> Trial {
     Trial::ignorable_test(name, move || match needs.iter().find(|need| !available(need)) {
         Some(&MOUNT) => Ok(Completion::ignored_with("no right to mount a small disk")),
-        Some(&NETWORKS) => Ok(Completion::ignored_with("no right to make network namespaces")),
-        Some(client) if std::env::var("TREBOL_REQUIRE_CLIENTS").is_ok_and(|set| set == "1") => {
-            Err(format!("{client} is not installed, and TREBOL_REQUIRE_CLIENTS=1").into())
-        }
-        Some(client) => Ok(Completion::ignored_with(format!("{client} is not installed"))),
+        Some(&NETWORKS) => lacking("no right to make network namespaces", "TREBOL_REQUIRE_NETWORKS"),
+        Some(client) => lacking(&format!("{client} is not installed"), "TREBOL_REQUIRE_CLIENTS"),
         None => run().map(|()| Completion::Completed),
     })
+}
+
+/// Ignores a test for this reason, or fails it where the variable says that it has to run.
+fn lacking(reason: &str, required: &str) -> Result<Completion, Failed> {
+    if std::env::var(required).is_ok_and(|set| set == "1") {
+        return Err(format!("{reason}, and {required}=1").into());
+    }
+    Ok(Completion::ignored_with(reason))
 }
 
 fn available(need: &str) -> bool {

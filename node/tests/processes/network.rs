@@ -1,6 +1,7 @@
 //! Nodes on machines of their own, as far as the network is concerned: a network namespace each, with a wire into the
 //! bridge of one more, where the test and its clients are (ip-netns(8)). Packets between two nodes can be lost in one
-//! direction or both; those of clients never are. Names carry the test's process id, and dropping it removes them all.
+//! direction or both; those of clients never are. Names carry the test's process id; dropping it removes them all,
+//! and what a test left that was killed, the next one removes.
 
 use crate::cluster::{Cluster, TREBOL};
 use crate::{Outcome, ensure};
@@ -12,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -29,6 +31,8 @@ const NAMED: &str = "/run/netns";
 const NOWHERE: &str = "02:00:00:00:00:00";
 /// Networks made by this process.
 static MADE: AtomicUsize = AtomicUsize::new(0);
+/// What others left was looked for.
+static LEFT: Once = Once::new();
 
 /// The network of one test.
 pub(crate) struct Network {
@@ -63,6 +67,7 @@ impl Network {
     }
 
     fn make() -> Outcome<Self> {
+        LEFT.call_once(remove_left);
         let mut network = Self { spaces: Vec::new(), addresses: Vec::new() };
         let hub = network.space("hub")?;
         ip(&["-n", &hub, "link", "add", "hub", "type", "bridge"])?;
@@ -167,6 +172,27 @@ impl Drop for Network {
             }
         }
     }
+}
+
+/// Removes the namespaces of test processes that are no more. One that cannot be removed is in nobody's way.
+fn remove_left() {
+    let entries = fs::read_dir(NAMED).into_iter().flatten().flatten();
+    for name in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
+        let left = maker(&name).is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists());
+        if left && let Err(failed) = ip(&["netns", "delete", &name]) {
+            eprintln!("{}", failed.message().unwrap_or_default());
+        }
+    }
+}
+
+/// The process that made a namespace, if its name is one of ours: see [`Network::space`].
+fn maker(name: &str) -> Option<u32> {
+    let mut parts = name.strip_prefix("trebol-")?.splitn(3, '-');
+    let (process, made, rest) = (parts.next()?, parts.next()?, parts.next()?);
+    let nodes = (1..=NODES).map(|number| format!("n{number}"));
+    let ours = ["hub", "try"].map(str::to_owned).into_iter().chain(nodes).any(|known| known == rest);
+    made.parse::<usize>().ok().filter(|_| ours)?;
+    process.parse().ok()
 }
 
 /// From now on this thread, and what it starts, is in that namespace.
