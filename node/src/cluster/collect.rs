@@ -54,8 +54,9 @@ impl Member {
         let peers = &self.peers;
         collect.asked.retain(|p| peers.linked(*p, now));
         let logged = &self.log.state.logged;
-        // What is not in a log any more cannot be had by asking for it.
-        let can_be_had = |p: &NodeId| peers.linked(*p, now) && peers.said(*p).is_some_and(|said| !said.beyond_log);
+        // What is not in a log any more cannot be had by asking for it, nor what is of one who has promised to another since.
+        let ours = |said: &super::Info| !said.beyond_log && said.promised <= self.log.state.promised;
+        let can_be_had = |p: &NodeId| peers.linked(*p, now) && peers.said(*p).is_some_and(ours);
         let waiting = collect.promised.iter().any(|(p, marks)| can_be_had(p) && !logged.covers(marks));
         let answered = collect.asked.is_empty() && !waiting;
         let over = now >= collect.at_most_until || (now >= collect.until && !waiting);

@@ -195,6 +195,7 @@ impl World {
         self.crash(at, true, 0)?;
         let p = &mut self.processes[at];
         (p.gone, p.lost, p.disk) = (true, Some(self.now), Disk::default());
+        p.boot += 1; // if it never started, nobody else comes to be this node
         Ok(())
     }
     pub(crate) fn pause(&mut self, at: usize, span: Time) {
