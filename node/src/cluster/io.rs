@@ -38,7 +38,7 @@ pub enum Input {
         /// What.
         change: Change,
         /// Longest wait for a leader or a lock before the bytes are staged, and again for the commit after it; in between
-        /// the transfer's own limits count. At most half of [`Config::outcome_retention`].
+        /// the transfer's own limits count. At most half of [`Config::outcome_retention`](super::Config::outcome_retention).
         patience: Micros,
     },
     /// The session staged the bytes, and all of these nodes confirmed them as durable.
