@@ -71,7 +71,7 @@ impl Member {
     pub(super) fn overlooks(&self, cx: Cx<'_>, op: super::OpId) -> bool {
         use super::planted::Planted;
         let appended = |w: &super::Write| {
-            let longer = |e: &super::Effect| matches!(&e.what, super::Version::File(f) if f.extents.len() > 1);
+            let longer = |e: &Effect| matches!(&e.what, Version::File(f) if f.extents.len() > 1);
             w.op == op && w.blob.is_some() && w.effects.iter().any(longer)
         };
         match self.config.planted {

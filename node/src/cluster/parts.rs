@@ -1,7 +1,8 @@
 //! Operations too large for one record. Their parts have consecutive positions and enter a log together: until the last one
-//! is there the others wait in memory, and are no part of the log. So no log, no mark and no commit ever ends within an
+//! is there the others wait in memory, and are no part of the log. So no log, no mark of one and no commit ever ends within an
 //! operation, and every rule about records holds for their parts as it stands: a crash leaves all of them or none, and what
-//! is adopted, merged, void or applied is so as a whole. Never on the disk, never in a mark.
+//! is adopted, merged, void or applied is so as a whole. Never on the disk. Only what is
+//! asked for next, what is acknowledged as received, and how far a log is truncated may count single parts.
 
 use super::marks::Marks;
 use super::record::{Part, Record, Write};

@@ -67,7 +67,7 @@ impl Member {
             return;
         }
         let Some(source) = self.index_source(now) else { return };
-        // Greater than that of any earlier transfer, whose answers may still be on their way.
+        // Rarely that of an earlier transfer. Should it be: links keep the order, and the first question is always the same.
         let number = self.log.state.hlc.0.max(now);
         let asked = IndexAsk { number, range: PathRange::default(), want: IndexWant::Next };
         let transfer = Transfer {
