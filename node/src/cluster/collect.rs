@@ -101,7 +101,8 @@ impl Member {
         let mut lead = Lead::new(epoch, members.clone(), cx.mono(), &self.config);
         lead.locks.restore(collect.locks, cx.mono());
         self.role = Role::Lead(Box::new(lead));
-        let cover = self.log.cover(epoch, members, cx.storage);
+        self.apply_committed(cx); // what was decided elsewhere is not decided again
+        let cover = self.log.adopt_all(epoch, members, cx.storage);
         self.append(cx, Body::Cover(cover));
     }
 
@@ -216,9 +217,8 @@ impl Member {
         self.reads.ask_again();
     }
 
-    /// Takes records that somebody sent, in their order, and what is known to be committed; true when one was new.
-    pub(super) fn take_records(&mut self, cx: Cx<'_>, records: &[Arc<Record>], committed: &Marks) -> bool {
-        let before = self.log.state.logged.clone();
+    /// Takes records that somebody sent, in their order, and what is known to be committed.
+    pub(super) fn take_records(&mut self, cx: Cx<'_>, records: &[Arc<Record>], committed: &Marks) {
         // While an index is taken over the log stands still: a head whose range was merged already would come into ours, and
         // never go, when the record that replaces it is one of those that count as applied in the end.
         let records = if self.transfer.is_none() { records } else { &[] };
@@ -231,7 +231,6 @@ impl Member {
             self.log.raise_committed(epoch, count, cx.storage);
         }
         self.apply_committed(cx);
-        self.log.state.logged != before
     }
 
     // ---- bridges: logs exchanged with followers of another leader ----
@@ -277,8 +276,8 @@ impl Member {
         let all = collecting == Some(self.log.state.promised);
         let mut records = self.frame_beyond(cx, marks);
         if !all {
-            let applied = &self.log.state.applied;
-            records.retain(|r| applied.has(r.position));
+            let known = self.log.known_committed();
+            records.retain(|r| known.has(r.position));
         }
         if !records.is_empty() {
             self.send_durable(from, Message::Pulled { records, committed: self.log.state.committed.clone() });
@@ -297,33 +296,28 @@ impl Member {
             }
             // What it stands on is what its first record says. Before that one is committed no merge record can tell the members
             // of more, and what builds on more must not come to them first. It is pulled again.
-            Role::Lead(lead) if !lead.serving => {}
+            // Nor can one that is about to stop.
+            Role::Lead(lead) if !lead.serving || lead.stopping.is_some() => {}
             Role::Follow | Role::Lead(_) => {
-                let (before, received) = (self.log.state.logged.clone(), self.log.received());
-                let says_news = records.iter().any(|r| !before.has(r.position) && self.says_news(r));
-                let added = self.take_records(cx, records, committed);
+                let received = self.log.received();
+                self.log.news = false;
+                self.take_records(cx, records, committed);
                 if self.log.received() != received
                     && let Some(peer) = self.peers.all.get_mut(&from)
                 {
                     peer.pulled = 0; // the next frame at once
                 }
-                let serving = matches!(&self.role, Role::Lead(l) if l.serving && l.stopping.is_none());
-                if added && says_news && serving {
-                    let Role::Lead(lead) = &self.role else { return };
-                    let cover = self.log.cover(self.log.state.promised, lead.members.clone(), cx.storage);
+                // Another's merge record is no news unless it confirms what is void here: were every one merged, two leaders
+                // that a bridge keeps apart would merge each other's for ever.
+                if let Role::Lead(lead) = &self.role
+                    && self.log.news
+                {
+                    let cover = self.log.merge(self.log.state.promised, lead.members.clone());
                     self.append(cx, Body::Cover(cover));
                 }
             }
             Role::Elect { .. } => {}
         }
-    }
-
-    /// Whether a foreign record changes what our own epoch stands on. Another leader's merge record does only where it confirms
-    /// what is void here: were every one merged, two leaders that a bridge keeps apart would merge each other's for ever.
-    fn says_news(&self, record: &Record) -> bool {
-        record
-            .cover()
-            .is_none_or(|cover| self.log.unconfirmed.keys().any(|p| cover.marks.has(*p) && !cover.voids.contains(p)))
     }
 
     /// Whether a linked peer waits to become a member.

@@ -43,6 +43,7 @@ impl Log {
             }
         }
         let position = record.position;
+        self.news |= position.epoch != self.state.promised && record.cover().is_none();
         self.state.applied.raise(position.epoch, position.seq + 1);
         self.pending.touch_state();
     }
@@ -90,6 +91,7 @@ impl Log {
     }
 
     pub(super) fn confirm(&mut self, position: Position, storage: &dyn Storage) {
+        self.news = true;
         for path in self.unconfirmed.remove(&position).unwrap_or_default() {
             self.change(&path, storage, |entry| {
                 for head in entry.heads.iter_mut().filter(|h| h.position == position) {

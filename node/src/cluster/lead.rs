@@ -32,6 +32,8 @@ pub(super) struct Lead {
     pub(super) locks: LockTable,
     /// Who waits for which record.
     pub(super) waiters: BTreeMap<u64, Vec<(NodeId, OpId)>>,
+    /// Rounds of reads that came while a merge record was on its way, and which: answered once it is committed.
+    pub(super) readers: BTreeMap<NodeId, (u64, u64)>,
     /// When we sent the newest heartbeat that a member echoed naming this epoch.
     lease: BTreeMap<NodeId, Micros>,
     /// What each member was sent.
@@ -67,6 +69,7 @@ impl Lead {
             committed: 0,
             locks: LockTable::new(epoch, config),
             waiters: BTreeMap::new(),
+            readers: BTreeMap::new(),
             lease: BTreeMap::new(),
             sent: BTreeMap::new(),
             durable: BTreeMap::new(),
@@ -76,6 +79,13 @@ impl Lead {
             given: BTreeMap::new(),
             repair: Repair::default(),
         }
+    }
+}
+
+impl Lead {
+    /// The last merge record on its way. This index shows what it merges, and refusals speak of it; the members' do not yet.
+    pub(super) fn merging(&self) -> Option<u64> {
+        self.in_flight.iter().rev().find(|r| r.cover().is_some()).map(|r| r.position.seq)
     }
 }
 
@@ -338,6 +348,7 @@ impl Member {
         for ((front, op), outcome) in answers {
             self.send(front, Message::Done { op, outcome });
         }
+        self.answer_readers(cx);
         self.grant_locks(cx);
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Log {
     pub(super) me: NodeId,
     /// Nodes that records forgot since this was last looked at.
     pub(super) forgot: Vec<NodeId>,
+    /// What another epoch committed changed the index since this was last looked at.
+    pub(super) news: bool,
     /// A planted mistake in the fold.
     #[cfg(feature = "planted-bugs")]
     pub(super) planted: super::planted::Planted,
@@ -74,6 +76,7 @@ impl Log {
             referred: vec![],
             me,
             forgot: vec![],
+            news: false,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
         };
@@ -190,8 +193,8 @@ impl Log {
         into.raise(epoch, count);
     }
 
-    /// What is known to be committed.
-    fn scope(&self) -> Marks {
+    /// What is known to be committed, in whatever epoch.
+    pub(super) fn known_committed(&self) -> Marks {
         let mut scope = self.state.applied.clone();
         for (epoch, count) in self.state.committed.iter() {
             if count.min(self.state.logged.count(epoch)) > self.state.applied.count(epoch) {
@@ -201,14 +204,36 @@ impl Log {
         scope
     }
 
-    /// Applies what is known to be committed; true when there was something.
-    pub(super) fn apply_committed(&mut self, now: Micros, storage: &dyn Storage) -> bool {
-        if self.tail.is_empty() {
-            return false;
+    /// What may show. Who follows an epoch shows what that epoch stands on: what others committed comes into view with its
+    /// leader's merge record, for all that follow it alike, and not for each as soon as it has heard of it.
+    fn scope(&self, followed: Option<Epoch>) -> Marks {
+        let Some(epoch) = followed else { return self.known_committed() };
+        let mut scope = self.state.applied.clone();
+        self.closure(epoch, self.state.committed.count(epoch), &mut scope);
+        // No merge record names a foreign one that changes nothing.
+        for record in &self.tail {
+            let p = record.position;
+            let next = self.state.committed.has(p) && p.seq == scope.count(p.epoch);
+            if next && record.cover().is_some_and(|cover| scope.covers(&cover.marks) && !self.confirms(cover)) {
+                scope.raise(p.epoch, p.seq + 1);
+            }
         }
-        let scope = self.scope();
+        scope
+    }
+
+    /// Whether a cover makes a head of what was none.
+    fn confirms(&self, cover: &Cover) -> bool {
+        self.unconfirmed.keys().any(|p| cover.marks.has(*p) && !cover.voids.contains(p))
+    }
+
+    /// Applies what is known to be committed, and of another epoch than the one that is followed what that one stands on.
+    pub(super) fn apply_committed(&mut self, now: Micros, followed: Option<Epoch>, storage: &dyn Storage) {
+        if self.tail.is_empty() {
+            return;
+        }
+        let scope = self.scope(followed);
         if self.state.applied.covers(&scope) {
-            return false;
+            return;
         }
         let covers = self.tail.iter().filter(|r| scope.has(r.position)).filter_map(|r| r.cover());
         let voids: BTreeSet<Position> = covers.flat_map(|c| c.voids.iter().copied()).collect();
@@ -222,7 +247,6 @@ impl Log {
         }
         self.tail = rest;
         self.repay();
-        true
     }
 
     /// Whether a record that is not applied yet refers to a blob.
@@ -238,41 +262,6 @@ impl Log {
         }
         let logged = self.tail.iter().rev().find(|r| r.write().is_some_and(|w| w.op == op));
         logged.map(|r| (r.position, None))
-    }
-
-    /// All that is logged becomes part of a new epoch, or of a merge record in the running one. The tail, which no epoch has
-    /// confirmed, is adopted, save copies of operations that have an outcome.
-    pub(super) fn cover(&self, promised: Epoch, members: Vec<NodeId>, storage: &dyn Storage) -> Cover {
-        let mut marks = self.state.logged.clone();
-        marks.remove(promised);
-        let mut voids: BTreeSet<Position> = self.unconfirmed.keys().copied().collect();
-        // What a merge record on its way to its commit covers is decided already.
-        let own: Vec<&Cover> = self.tail.iter().filter(|r| r.epoch() == promised).filter_map(|r| r.cover()).collect();
-        voids.extend(own.iter().flat_map(|c| &c.voids));
-        let decided = |p: Position| own.iter().any(|c| c.marks.has(p));
-        let writes = || self.tail.iter().filter_map(|r| r.write().map(|w| (r.position, w)));
-        let counts: BTreeSet<OpId> = writes()
-            .filter(|(p, _)| p.epoch == promised || (decided(*p) && !voids.contains(p)))
-            .map(|(_, w)| w.op)
-            .collect();
-        let mut replaced: BTreeSet<Position> = BTreeSet::new();
-        // Each copy with all its parts, named by the last.
-        let mut copies: BTreeMap<OpId, BTreeMap<Position, Vec<Position>>> = BTreeMap::new();
-        for (position, write) in writes().filter(|(p, _)| p.epoch != promised && !decided(*p)) {
-            replaced.extend(write.effects.iter().flat_map(|e| &e.over));
-            copies.entry(write.op).or_default().entry(write.last(position)).or_default().push(position);
-        }
-        for (op, copies) in copies {
-            // Of several copies in one tail the one replaced there counts, else the last; none does where an outcome is known.
-            let known = counts.contains(&op) || self.view(storage).outcome(op).is_some();
-            let was_replaced = |parts: &[Position]| parts.iter().any(|p| replaced.contains(p));
-            let best = copies.iter().max_by_key(|(last, parts)| (was_replaced(parts), **last)).map(|(last, _)| *last);
-            voids.extend(
-                copies.into_iter().filter(|(last, _)| known || Some(*last) != best).flat_map(|(_, parts)| parts),
-            );
-        }
-        voids.retain(|p| !self.state.committed.has(*p));
-        Cover { marks, voids: voids.into_iter().collect(), members }
     }
 
     /// A clock greater than all that was seen, not below the wall clock nor `floor`.

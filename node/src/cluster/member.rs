@@ -345,10 +345,12 @@ impl Member {
         self.log.raise_committed(epoch, count, cx.storage);
         self.apply_committed(cx);
     }
-    /// Folds what is known to be committed into the index, unless that is being taken over from another.
+    /// Folds what is known to be committed into the index, unless that is being taken over from another. A leader is ahead
+    /// of its members by what its merge record on the way to its commit is about to show them.
     pub(super) fn apply_committed(&mut self, cx: Cx<'_>) {
+        let followed = self.leader.map(|(_, epoch)| epoch).filter(|_| matches!(self.role, Role::Follow));
         if self.transfer.is_none() {
-            self.log.apply_committed(cx.mono(), cx.storage);
+            self.log.apply_committed(cx.mono(), followed, cx.storage);
         }
     }
     pub(super) fn role_name(&self) -> (RoleName, u64) {

@@ -2,6 +2,7 @@
 //! randomness of its own, no hash maps: the simulator runs exactly this code.
 #![deny(clippy::disallowed_types)]
 
+mod adopt;
 mod aging;
 mod append;
 mod change;

@@ -2,7 +2,7 @@
 //! reads that wait while one round is under way share the next.
 
 use super::io::{Output, Shows};
-use super::member::{Cx, Member};
+use super::member::{Cx, Member, Role};
 use super::message::Message;
 use super::types::{MS, Micros, NodeId, Position};
 use std::collections::VecDeque;
@@ -69,7 +69,11 @@ impl Member {
         self.reads.asked = Some(cx.mono());
         let round = self.reads.round;
         match self.leader {
-            Some((leader, _)) if leader == self.me.node => self.reads.position = self.read_position(cx),
+            Some((leader, _)) if leader == self.me.node => {
+                let Role::Lead(lead) = &self.role else { return };
+                let merging = lead.merging().unwrap_or(0); // ours shows it already
+                self.reads.position = self.read_position(cx).map(|p| Position { seq: p.seq.max(merging), ..p });
+            }
             Some((leader, _)) => self.send(leader, Message::ReadRequest { round }),
             None => {}
         }
@@ -77,14 +81,27 @@ impl Member {
 
     /// The last committed record, if we may speak for the cluster.
     fn read_position(&self, cx: Cx<'_>) -> Option<Position> {
-        let super::member::Role::Lead(lead) = &self.role else { return None };
+        let Role::Lead(lead) = &self.role else { return None };
         let may = lead.serving && self.lease_ok(cx);
         may.then(|| Position { epoch: self.log.state.promised, seq: lead.committed.saturating_sub(1) })
     }
 
     pub(super) fn on_read_request(&mut self, cx: Cx<'_>, from: NodeId, round: u64) {
-        if let Some(position) = self.read_position(cx) {
+        let Role::Lead(lead) = &mut self.role else { return };
+        if let Some(seq) = lead.merging() {
+            lead.readers.insert(from, (round, seq));
+        } else if let Some(position) = self.read_position(cx) {
             self.send(from, Message::ReadPosition { round, position });
+        }
+    }
+
+    /// Answers those who asked before a merge record that is committed now.
+    pub(super) fn answer_readers(&mut self, cx: Cx<'_>) {
+        let Some(position) = self.read_position(cx) else { return };
+        let Role::Lead(lead) = &mut self.role else { return };
+        let ready = lead.readers.extract_if(.., |_, (_, seq)| *seq <= position.seq);
+        for (node, (round, _)) in ready.collect::<Vec<_>>() {
+            self.send(node, Message::ReadPosition { round, position });
         }
     }
 
