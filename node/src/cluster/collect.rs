@@ -14,8 +14,8 @@ use rand_chacha::rand_core::RngCore;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// However much there is to pull, a collect ends.
-const COLLECT_AT_MOST: Micros = 30_000 * MS;
+/// However much there is to pull or to stream before the first commit, that ends.
+pub(super) const COLLECT_AT_MOST: Micros = 30_000 * MS;
 /// Between two requests for records from one peer.
 const PULL_AGAIN: Micros = 500 * MS;
 

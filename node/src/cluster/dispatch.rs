@@ -28,7 +28,7 @@ impl Member {
                     self.acknowledge(true); // the next frame waits for it
                 }
             }
-            Message::Ack { epoch, received, durable } => self.on_ack(from, epoch, received, durable),
+            Message::Ack { epoch, received, durable } => self.on_ack(cx, from, epoch, received, durable),
             Message::Coordinator { epoch, .. } => self.on_coordinator(cx, from, epoch),
             Message::HandoverAsk => self.on_handover_ask(cx, from),
             Message::Release { epoch } => self.on_release(cx, from, epoch),

@@ -95,7 +95,14 @@ impl Member {
         self.peers.all_linked(now).filter(|(_, _, said)| said.could_lead()).any(|(_, _, said)| {
             let far = logged.lacks(&said.marks) > self.config.far_behind && said.marks.covers(logged);
             far || (said.beyond_log && said.marks.covers(&self.log.state.applied))
-        })
+        }) || self.is_cut_off(now)
+    }
+
+    /// Whether a linked node has what is in no log any more, and can have all that we have from ours: it leads, and we take
+    /// over its index once it has caught up, which it never does while we go on writing.
+    pub(super) fn is_cut_off(&self, now: Micros) -> bool {
+        let lacks = |said: &super::Info| said.beyond_log && !self.log.state.logged.covers(&said.marks);
+        self.peers.all_linked(now).any(|(.., said)| said.could_lead() && lacks(said) && self.log_reaches(&said.marks))
     }
 
     /// The highest rank asks a lower leader to hand over once it has caught up with it.

@@ -1,6 +1,7 @@
 //! Leading: the lease, the stream of records to all members, and the commit. A record is committed when its whole durability
 //! set has fsynced it, in order of position, so that one number says what is committed.
 
+use super::collect::COLLECT_AT_MOST;
 use super::config::Config;
 use super::frame;
 use super::info::{Info, RoleName};
@@ -24,6 +25,8 @@ const RESEND: Micros = 500 * MS;
 pub(super) struct Lead {
     pub(super) members: Vec<NodeId>,
     pub(super) since: Micros,
+    /// When a member last said that it had taken in a full frame.
+    moved: Micros,
     /// The first record is committed.
     pub(super) serving: bool,
     /// Resigning in favour of this node, at the latest then.
@@ -64,6 +67,7 @@ impl Lead {
         Self {
             members,
             since: now,
+            moved: now,
             serving: false,
             stopping: None,
             committed: 0,
@@ -118,10 +122,14 @@ impl Member {
             return self.resign(cx, successor);
         }
         if !lead.serving {
-            if now - lead.since > self.config.collect {
+            // Whoever takes in what it lacked is waited for, as long as a winner waits for what others have.
+            if now - lead.moved > self.config.collect || now - lead.since > COLLECT_AT_MOST {
                 self.collect(cx);
             }
             return;
+        }
+        if self.is_cut_off(now) {
+            return self.step_down(cx);
         }
         self.expire_locks(cx);
         if now >= self.calm_until && self.members_changed(now) {
@@ -295,7 +303,8 @@ impl Member {
         }
     }
 
-    pub(super) fn on_ack(&mut self, from: NodeId, epoch: Epoch, received: u64, durable: u64) {
+    pub(super) fn on_ack(&mut self, cx: Cx<'_>, from: NodeId, epoch: Epoch, received: u64, durable: u64) {
+        let now = cx.mono();
         if epoch != self.log.state.promised {
             return;
         }
@@ -304,8 +313,11 @@ impl Member {
             *mark = (*mark).max(durable);
             let mark = lead.received.entry(from).or_insert(0);
             *mark = (*mark).max(received);
-            if let Some(sent) = lead.sent.get_mut(&from) {
-                sent.full = false;
+            if let Some(sent) = lead.sent.get_mut(&from)
+                && std::mem::take(&mut sent.full)
+            {
+                sent.since = now; // it takes them in, whatever its log says: parts of a rename wait for the last
+                lead.moved = now;
             }
         }
     }

@@ -194,7 +194,7 @@ impl Member {
     /// caused are gathered here (this is the group commit).
     pub fn settle(&mut self, now: Now, storage: &dyn Storage) {
         let cx = Cx { now, storage };
-        self.log_moves(cx);
+        self.settle_repair(cx);
         for _ in 0..OWN_ROUNDS {
             self.advance(cx);
             self.tick_reads(cx);

@@ -5,7 +5,7 @@ use crate::path::FtpPath;
 use std::sync::Arc;
 
 /// A disk with nothing on it.
-struct Empty;
+pub(super) struct Empty;
 
 impl Storage for Empty {
     fn entry(&self, _: &FtpPath) -> Option<PathEntry> {

@@ -142,8 +142,10 @@ impl Member {
         match (listed, self.holds(cx, blob)) {
             (true, false) => {
                 let named = heads.iter().flat_map(|(_, head, _)| &head.location.nodes).copied();
-                // Whoever else has it may be no longer named, or not yet.
-                let linked = self.peers.all_linked(cx.mono()).map(|(id, ..)| id);
+                // Whoever else has it may be no longer named, or not yet. Where there are many, others each time.
+                let mut linked: Vec<NodeId> = self.peers.all_linked(cx.mono()).map(|(id, ..)| id).collect();
+                let from = self.presence.next_fetch as usize % linked.len().max(1);
+                linked.rotate_left(from);
                 let mut sources: Vec<NodeId> = vec![];
                 for node in named.chain(linked).filter(|n| *n != me) {
                     if !sources.contains(&node) {

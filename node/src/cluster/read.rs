@@ -5,7 +5,7 @@ use super::io::{Output, Shows};
 use super::member::{Cx, Member, Role};
 use super::message::Message;
 use super::types::{MS, Micros, NodeId, Position};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Between two requests of one round.
 const ASK_AGAIN: Micros = 250 * MS;
@@ -99,8 +99,11 @@ impl Member {
     pub(super) fn answer_readers(&mut self, cx: Cx<'_>) {
         let Some(position) = self.read_position(cx) else { return };
         let Role::Lead(lead) = &mut self.role else { return };
-        let ready = lead.readers.extract_if(.., |_, (_, seq)| *seq <= position.seq);
-        for (node, (round, _)) in ready.collect::<Vec<_>>() {
+        let (ready, waiting) =
+            std::mem::take(&mut lead.readers).into_iter().partition(|(_, (_, seq))| *seq <= position.seq);
+        lead.readers = waiting;
+        let ready: BTreeMap<NodeId, (u64, u64)> = ready;
+        for (node, (round, _)) in ready {
             self.send(node, Message::ReadPosition { round, position });
         }
     }

@@ -16,6 +16,8 @@ const AT_ONCE: usize = 512;
 const SOURCES: usize = 16;
 /// Versions that wait for a copy in memory; those with the fewest live copies are kept, the others are found again.
 const WAITING: usize = 1024;
+/// Versions passed over in one round, since whoever could take them has enough to do.
+const PASSED: usize = 64;
 /// Versions that one record moves.
 const MOVES: usize = 256;
 
@@ -31,6 +33,8 @@ pub(super) struct Repair {
     copies: BTreeMap<VersionId, Copy>,
     /// Where a version could not be copied to.
     failed: BTreeMap<VersionId, BTreeSet<NodeId>>,
+    /// A copy ended: the next one need not wait for a heartbeat, for small files are many.
+    freed: bool,
     /// Registers to set: a new copy is durable there, or (`None`) names of nodes that were forgotten go.
     done: Vec<(VersionId, Option<NodeId>)>,
 }
@@ -42,6 +46,7 @@ struct Copy {
     /// When the target was asked last, and was heard last.
     asked: Micros,
     heard: Micros,
+    tries: usize,
 }
 
 /// How the nodes that a register names are.
@@ -145,10 +150,17 @@ impl Member {
 
     fn ask_for_copy(&mut self, cx: Cx<'_>, what: &VersionId) {
         let found = self.version(cx, what);
-        let linked = || self.peers.all_linked(cx.mono()).map(|(id, ..)| id).chain([self.me.node]).take(SOURCES);
+        let Role::Lead(lead) = &self.role else { return };
+        let tries = lead.repair.copies.get(what).map_or(0, |copy| copy.tries);
+        let anybody = || -> Vec<NodeId> {
+            let linked: Vec<NodeId> =
+                self.peers.all_linked(cx.mono()).map(|(id, ..)| id).chain([self.me.node]).collect();
+            let from = tries * SOURCES % linked.len();
+            linked.iter().cycle().skip(from).take(SOURCES.min(linked.len())).copied().collect()
+        };
         let sources =
             found.as_ref().map(|(location, _)| self.copies_of(cx, location).live).map(|live| match &live[..] {
-                [] => linked().collect(),
+                [] => anybody(),
                 _ => live,
             });
         let Role::Lead(lead) = &mut self.role else { return };
@@ -158,6 +170,7 @@ impl Member {
         };
         if let Some(copy) = lead.repair.copies.get_mut(what) {
             copy.asked = cx.mono();
+            copy.tries += 1;
             let target = copy.target;
             self.send(target, Message::Fetch { what: what.clone(), extents, sources });
         }
@@ -224,7 +237,8 @@ impl Member {
         }
         let Role::Lead(lead) = &mut self.role else { return };
         let repair = &mut lead.repair;
-        repair.waiting.extend(lacking.into_iter().filter(|(_, what)| !repair.copies.contains_key(what)));
+        let lacking = lacking.into_iter().filter(|(_, what)| !repair.is_under_way(what)).collect::<Vec<_>>();
+        repair.waiting.extend(lacking);
         while repair.waiting.len() > WAITING {
             repair.waiting.pop_last();
         }
@@ -233,24 +247,28 @@ impl Member {
 
     /// Has copies made, as many at once as is allowed.
     fn start_copies(&mut self, cx: Cx<'_>) {
-        loop {
-            let Role::Lead(lead) = &mut self.role else { return };
-            if lead.repair.copies.len() >= self.config.repair_copies {
-                return;
+        let mut passed = vec![];
+        while let Role::Lead(lead) = &mut self.role
+            && lead.repair.copies.len() < self.config.repair_copies
+            && passed.len() < PASSED
+            && let Some(next) = lead.repair.waiting.pop_first()
+        {
+            if !lead.repair.is_under_way(&next.1) && !self.start_copy(cx, next.1.clone()) {
+                passed.push(next);
             }
-            let Some((_, what)) = lead.repair.waiting.pop_first() else { return };
-            if !lead.repair.copies.contains_key(&what) {
-                self.start_copy(cx, what);
-            }
+        }
+        if let Role::Lead(lead) = &mut self.role {
+            lead.repair.waiting.extend(passed);
         }
     }
 
-    fn start_copy(&mut self, cx: Cx<'_>, what: VersionId) {
-        let Some((location, _)) = self.version(cx, &what) else { return };
+    /// False when whoever could take the copy has enough to do now.
+    fn start_copy(&mut self, cx: Cx<'_>, what: VersionId) -> bool {
+        let Some((location, _)) = self.version(cx, &what) else { return true };
         let standing = self.copies_of(cx, &location);
-        let Role::Lead(lead) = &self.role else { return };
+        let Role::Lead(lead) = &self.role else { return true };
         if !standing.lacks_copies() {
-            return;
+            return true;
         }
         let repair = &lead.repair;
         let running = |n: &NodeId| repair.copies.values().filter(|c| c.target == *n).count();
@@ -259,15 +277,18 @@ impl Member {
         let failed = repair.failed.get(&what).into_iter().flatten();
         let exclude: Vec<NodeId> = location.nodes.iter().chain(failed).chain(&busy).copied().collect();
         let target = self.place(cx, None, 1, &standing.live, &exclude, None).first().copied();
-        let Role::Lead(lead) = &mut self.role else { return };
+        let Role::Lead(lead) = &mut self.role else { return true };
         let Some(target) = target else {
-            // All were tried, or there is nobody: it is found again one day, and everybody may be asked anew.
-            lead.repair.failed.remove(&what);
-            return;
+            if busy.is_empty() {
+                // All were tried, or there is nobody: it is found again one day, and everybody may be asked anew.
+                lead.repair.failed.remove(&what);
+            }
+            return busy.is_empty();
         };
         let now = cx.mono();
-        lead.repair.copies.insert(what.clone(), Copy { target, asked: now, heard: now });
+        lead.repair.copies.insert(what.clone(), Copy { target, asked: now, heard: now, tries: 0 });
         self.ask_for_copy(cx, &what);
+        true
     }
 
     pub(super) fn on_fetched(&mut self, cx: Cx<'_>, from: NodeId, what: VersionId, state: CopyState) {
@@ -282,14 +303,25 @@ impl Member {
                 lead.repair.done.push((what, Some(from)));
             }
         }
+        lead.repair.freed |= state != CopyState::UnderWay;
+    }
+
+    /// What the end of a copy leads to.
+    pub(super) fn settle_repair(&mut self, cx: Cx<'_>) {
+        let idle = |repair: &Repair| repair.done.is_empty() && !repair.freed;
+        if matches!(&self.role, Role::Lead(lead) if idle(&lead.repair)) || !self.serves() || !self.lease_ok(cx) {
+            return;
+        }
+        self.log_moves(cx);
+        if let Role::Lead(lead) = &mut self.role
+            && std::mem::take(&mut lead.repair.freed)
+        {
+            self.start_copies(cx);
+        }
     }
 
     /// Logs where versions live, all that one round of inputs brought in one record.
-    pub(super) fn log_moves(&mut self, cx: Cx<'_>) {
-        let idle = matches!(&self.role, Role::Lead(lead) if lead.repair.done.is_empty());
-        if idle || !self.serves() || !self.lease_ok(cx) {
-            return;
-        }
+    fn log_moves(&mut self, cx: Cx<'_>) {
         let Role::Lead(lead) = &mut self.role else { return };
         let rest = lead.repair.done.split_off(lead.repair.done.len().min(MOVES));
         let done = std::mem::replace(&mut lead.repair.done, rest);
@@ -335,6 +367,10 @@ impl Member {
 }
 
 impl Repair {
+    /// Being copied, or copied and not logged yet.
+    fn is_under_way(&self, what: &VersionId) -> bool {
+        self.copies.contains_key(what) || self.done.iter().any(|(done, _)| done == what)
+    }
     /// A copy could not be made: another node is tried.
     fn fail(&mut self, what: VersionId) {
         if let Some(copy) = self.copies.remove(&what) {

@@ -274,7 +274,7 @@ impl Log {
         }
         self.state.applied.join(began);
         self.state.hlc = self.state.hlc.max(state.hlc);
-        self.forget_applied();
+        self.forget_applied(storage);
         self.repay();
         for (epoch, count) in state.committed.iter() {
             self.raise_committed(epoch, count, storage);
@@ -283,12 +283,19 @@ impl Log {
         self.pending.touch_state();
     }
 
-    /// What is applied is no tail any more.
-    fn forget_applied(&mut self) {
+    /// What is applied is no tail any more. Where its bytes belong the heads say that were taken over, or nobody.
+    fn forget_applied(&mut self, storage: &dyn Storage) {
         let tail = std::mem::take(&mut self.tail);
         for record in tail {
             if self.state.applied.has(record.position) {
                 record.paths().for_each(|path| self.untouch(path, record.position));
+                if let Some(blob) = record.write().and_then(|w| w.blob) {
+                    if self.view(storage).referrers(blob).is_empty() {
+                        self.unreferenced.push(blob);
+                    } else {
+                        self.rehomed.insert(blob);
+                    }
+                }
             } else {
                 self.tail.push_back(record);
             }

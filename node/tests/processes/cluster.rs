@@ -48,7 +48,8 @@ pub(crate) struct Cluster {
     /// All of it lies below this directory.
     directory: TempDir,
     dev: Option<Child>,
-    environment: Vec<(&'static str, String)>,
+    /// Settings of all nodes, as variables.
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// The nodes, in the order `dev` names them.
     pub(crate) nodes: Vec<Node>,
     /// The demo user.

@@ -3,7 +3,8 @@
 //!
 //! `cargo test -p node --test processes -- NAME` runs the tests whose names contain NAME. A test whose client is not
 //! installed is ignored with the reason, or fails where `TREBOL_REQUIRE_CLIENTS=1`; one that may not make networks is ignored,
-//! or fails where `TREBOL_REQUIRE_NETWORKS=1`. `TREBOL_LONG=1` makes files large.
+//! or fails where `TREBOL_REQUIRE_NETWORKS=1`. `TREBOL_LONG=1` makes files large, and `TREBOL_FILES`
+//! asks for the test of large indexes.
 
 mod bad_peers;
 mod clients;
@@ -16,6 +17,7 @@ mod inputs;
 mod ledger;
 mod network;
 mod partition;
+mod scale;
 mod strangers;
 mod tree;
 mod verify;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         inputs::STORIES,
         edges::STORIES,
         partition::STORIES,
+        scale::STORIES,
     ];
     let trials = stories.into_iter().flatten().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -58,6 +61,7 @@ const NETWORKS: &str = "networks";
 fn trial(&(name, needs, run): &Story) -> Trial {
     Trial::ignorable_test(name, move || match needs.iter().find(|need| !available(need)) {
         Some(&MOUNT) => Ok(Completion::ignored_with("no right to mount a small disk")),
+        Some(&scale::FILES) => Ok(Completion::ignored_with("long: TREBOL_FILES says with how many files")),
         Some(&NETWORKS) => lacking("no right to make network namespaces", "TREBOL_REQUIRE_NETWORKS"),
         Some(client) => lacking(&format!("{client} is not installed"), "TREBOL_REQUIRE_CLIENTS"),
         None => run().map(|()| Completion::Completed),
@@ -76,6 +80,7 @@ fn available(need: &str) -> bool {
     match need {
         MOUNT => clients::may_mount(),
         NETWORKS => network::may_divide(),
+        scale::FILES => std::env::var(need).is_ok(),
         client => clients::installed(client),
     }
 }

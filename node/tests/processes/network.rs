@@ -52,12 +52,20 @@ pub(crate) fn may_divide() -> bool {
 impl Network {
     /// Runs a test on a fresh cluster of five nodes that have met; keeps its files when it fails.
     pub(crate) fn run(test: impl FnOnce(&mut Self, &mut Cluster) -> Outcome + Send) -> Outcome {
+        Self::run_with(&[], test)
+    }
+
+    /// The same with other settings, as variables of the nodes' environment.
+    pub(crate) fn run_with(
+        environment: &[(&'static str, &str)],
+        test: impl FnOnce(&mut Self, &mut Cluster) -> Outcome + Send,
+    ) -> Outcome {
         let mut network = Self::make()?;
         let hub = File::open(Path::new(NAMED).join(&network.spaces[0]))?;
         thread::scope(|scope| {
             let test = scope.spawn(|| {
                 enter(&hub)?;
-                network.cluster()?.try_out(|cluster| {
+                network.cluster(environment)?.try_out(|cluster| {
                     cluster.settle()?;
                     test(&mut network, cluster)
                 })
@@ -125,9 +133,21 @@ impl Network {
         self.spaces[1..].iter().try_for_each(|space| flush(space))
     }
 
-    /// Five nodes with default settings, and the ports that a node has by default.
-    fn cluster(&self) -> Outcome<Cluster> {
+    /// Bytes that nodes ever sent to one another and to clients.
+    pub(crate) fn bytes(&self) -> Outcome<u64> {
+        let sent = |space: &String| -> Outcome<u64> {
+            let arguments = ["-n", space, "-s", "-j", "link", "show", "dev", "wire"];
+            let said = Command::new("ip").args(arguments).stdin(Stdio::null()).output()?;
+            let links: serde_json::Value = serde_json::from_slice(&said.stdout)?;
+            Ok(links[0]["stats64"]["tx"]["bytes"].as_u64().ok_or_else(|| format!("no counters in {links}"))?)
+        };
+        self.spaces[1..].iter().map(sent).sum()
+    }
+
+    /// Five nodes with default settings but for `environment`, and the ports that a node has by default.
+    fn cluster(&self, environment: &[(&'static str, &str)]) -> Outcome<Cluster> {
         let mut cluster = Cluster::empty(tempfile::Builder::new().prefix("trebol-").tempdir()?);
+        cluster.environment = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         let directory = cluster.scratch("nodes")?;
         let authority = Authority::open(&directory.join("pki"), CLUSTER)?;
         (cluster.user, cluster.password, cluster.ca) = (USER.into(), PASSWORD.into(), authority.certificate());

@@ -5,7 +5,7 @@ use crate::sim::disk::Disk;
 use crate::sim::plan::Plan;
 use crate::sim::rng::Rng;
 use crate::sim::world::{SECOND, Step, Time, World};
-use node::cluster::{BlobId, DiskReport, Holding, Input, MS, Member, NodeId, Now, PeerInfo, Rank, Storage};
+use node::cluster::{BlobId, DiskReport, Holding, Input, MS, Member, NodeId, Now, PeerInfo, Position, Rank, Storage};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -166,10 +166,15 @@ impl World {
         self.plan(wait, Step::Start { at: spare });
         true
     }
-    /// Whether a disk may be lost: each of its blobs that anybody's heads need is on others, on `least` of them.
+    /// Whether a disk may be lost: each of its blobs that anybody's heads need, or a record that is not everywhere applied, is
+    /// on others, on `least` of them.
     pub(crate) fn spare(&self, at: usize, blobs: impl Iterator<Item = BlobId>, least: usize) -> bool {
+        let living = || self.living().into_iter().map(|n| &self.processes[n].disk);
         let others = || self.living().into_iter().filter(|n| *n != at).map(|n| &self.processes[n].disk);
-        let needed = |blob: &BlobId| others().any(|disk| !disk.referrers(*blob).is_empty());
+        let unapplied = |p: Position| living().any(|disk| !disk.shown.state.applied.has(p));
+        let needed = |blob: &BlobId| {
+            living().any(|disk| !disk.referrers(*blob).is_empty()) || self.truth.logged_with(*blob).any(&unapplied)
+        };
         let mut needed = blobs.filter(needed);
         needed.all(|blob| others().filter(|disk| disk.blobs.contains_key(&blob)).count() >= least)
     }

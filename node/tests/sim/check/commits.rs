@@ -103,11 +103,15 @@ impl Truth {
         }
         Ok(self.acknowledged(outcome.position))
     }
+    /// The records that name a blob.
+    pub(crate) fn logged_with(&self, blob: BlobId) -> impl Iterator<Item = Position> + '_ {
+        self.by_blob.get(&blob).into_iter().flatten().copied()
+    }
     /// A node deletes a blob: nothing in its index or its log may need it.
     pub(crate) fn dropped(&self, now: Time, at: usize, blob: BlobId, processes: &[Process]) -> Result<(), Broken> {
         let tables = &processes[at].disk.shown;
-        let logged = self.by_blob.get(&blob).into_iter().flatten().filter(|p| tables.has(**p));
-        let mut unapplied = logged.filter(|p| !tables.state.applied.has(**p));
+        let logged = self.logged_with(blob).filter(|p| tables.has(*p));
+        let mut unapplied = logged.filter(|p| !tables.state.applied.has(*p));
         let unapplied = unapplied.find(|p| self.records[p].write().is_some_and(|w| w.replicas().any(|n| n == id(at))));
         if let Some(position) = unapplied {
             return Err(Broken::new("I1", format!("{at} drops {blob:?}, which {position:?} in its log needs")));
