@@ -1,16 +1,17 @@
-//! What the leader sees when it judges a change: the index with everything logged on top, committed or not. Exact, or a
-//! change would be refused for something that is gone already.
+//! What the leader sees when it judges a change: the index with everything its epoch logged on top, committed or not. Exact,
+//! or a change would be refused for something that is gone already.
 
 use super::change::Refusal;
 use super::decide::Sight;
 use super::fold::{head_of, relocate, sort};
 use super::log::Log;
 use super::member::Cx;
-use super::record::{Body, Head, PathEntry};
+use super::record::{Body, Head, PathEntry, Record};
 use super::storage::Storage;
 use super::types::Epoch;
 use crate::path::FtpPath;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The index with the tail of the log on top.
 pub(super) struct LeaderSight<'a> {
@@ -85,11 +86,13 @@ impl LeaderSight<'_> {
 }
 
 impl Log {
-    /// The heads of a path as the leader must see them: all that is logged counts, committed or not.
+    /// The heads of a path as the leader must see them: all that its epoch logged or merged counts, committed or not. What was
+    /// pulled and is not known to be committed does not: the records that decide of it are on their way.
     fn leader_entry(&self, path: &FtpPath, epoch: Epoch, storage: &dyn Storage) -> PathEntry {
         let mut entry = self.view(storage).entry(path).unwrap_or_default();
-        let touching = self.touched.get(path).map(Vec::as_slice).unwrap_or_default();
-        if touching.is_empty() && entry.heads.iter().all(|h| h.confirmed) {
+        let own = |(record, _): &&(Arc<Record>, usize)| record.epoch() == epoch;
+        let mut touching = self.touched.get(path).into_iter().flatten().filter(own).peekable();
+        if touching.peek().is_none() && entry.heads.iter().all(|h| h.confirmed) {
             return entry;
         }
         for (record, n) in touching {
@@ -97,8 +100,7 @@ impl Log {
                 Body::Write(write) => {
                     if let Some(effect) = write.effects.get(*n) {
                         entry.heads.retain(|h| !effect.over.contains(&h.position));
-                        let confirmed = record.epoch() == epoch || self.state.committed.has(record.position);
-                        entry.heads.extend(head_of(record, write, effect, confirmed));
+                        entry.heads.extend(head_of(record, write, effect, true));
                     }
                 }
                 Body::Drop(_) => {
@@ -114,7 +116,7 @@ impl Log {
             }
         }
         // A cover names only what was logged before it, so it may come last.
-        for cover in self.tail.iter().filter_map(|r| r.cover()) {
+        for cover in self.tail.iter().filter(|r| r.epoch() == epoch).filter_map(|r| r.cover()) {
             for head in entry.heads.iter_mut() {
                 head.confirmed |= cover.marks.has(head.position) && !cover.voids.contains(&head.position);
             }

@@ -47,12 +47,13 @@ fn large_index() -> Outcome {
     Network::run_with(SETTINGS, |network, cluster| {
         let mut loaded = 0;
         for size in sizes {
-            load(cluster, loaded, size)?;
-            loaded = size;
+            let before = std::mem::replace(&mut loaded, size);
+            load(cluster, before, size)?;
             memory(cluster, &format!("with {size} files"))?;
-            diverge(network, cluster, size)?;
+            diverge(network, cluster, (before, size))?;
         }
         kills(cluster)?;
+        wait_for("all nodes to agree", LONGEST, || cluster.agreed())?;
         memory(cluster, "at the end")
     })
 }
@@ -119,7 +120,7 @@ fn load(cluster: &Cluster, from: u64, to: u64) -> Outcome {
     })?;
     let counted = counted.into_inner();
     println!("{} files stored in {took:.0} s by {LOADERS} sessions, {counted} counted", to - from);
-    // What an earlier cut deleted is not there.
+    // Of what two sides changed in an earlier cut, the one deleted and the other replaced it.
     let deleted = if from == 0 { 0 } else { DIVERGENT };
     ensure(counted <= to && counted + deleted >= to, || format!("{counted} of {to} files"))
 }
@@ -136,7 +137,7 @@ fn memory(cluster: &Cluster, when: &str) -> Outcome {
 }
 
 /// Both sides of a cut change things, then it ends: how long until all indexes are equal, and what went over the wires.
-fn diverge(network: &Network, cluster: &Cluster, size: u64) -> Outcome {
+fn diverge(network: &Network, cluster: &Cluster, (before, size): (u64, u64)) -> Outcome {
     let leader = cluster.leader(None)?;
     let two = [leader, (leader + 1) % 5];
     let three: Vec<_> = (0..5).filter(|node| !two.contains(node)).collect();
@@ -147,12 +148,12 @@ fn diverge(network: &Network, cluster: &Cluster, size: u64) -> Outcome {
         // Nothing here leaves work for repair: what has bytes is written where there are three nodes.
         let deletes = scope.spawn(|| {
             share(cluster, &two, WRITERS, changes, |control, number| match number % SHARED {
-                0 => control.expect(&format!("DELE {}", file(number)), 250).map(drop),
+                0 => control.expect(&format!("DELE {}", file(before + number)), 250).map(drop),
                 _ => control.expect(&format!("MKD /at-{size}/two-{number}"), 257).map(drop),
             })
         });
         share(cluster, &three, WRITERS, changes, |control, number| match number % SHARED {
-            0 => put(control, &file(number), format!("changed at {size}").as_bytes()),
+            0 => put(control, &file(before + number), format!("changed at {size}").as_bytes()),
             _ => put(control, &format!("/at-{size}/three-{number}"), b"new"),
         })?;
         deletes.join().map_err(|_| "the other side panicked")?

@@ -5,8 +5,9 @@ use super::records::stamp;
 use super::{Broken, Truth};
 use crate::sim::disk::Tables;
 use crate::sim::world::Time;
-use node::cluster::{Epoch, Marks, NodeId, Position, Stamp, Version};
+use node::cluster::{Epoch, Marks, NodeId, Position, Record, Stamp, Version};
 use node::path::FtpPath;
+use std::sync::Arc;
 
 impl Truth {
     /// A session that began to read at `began` looks up `path` in its node's index.
@@ -50,7 +51,11 @@ impl Truth {
                 continue;
             }
             // Logged twice and committed by leaders that did not know of each other, it may be void: the other copy counts.
-            if self.stand_in(*due, &scope, position.epoch).is_some_and(|copy| seen >= Some(copy)) {
+            // And what a void copy is over stays replaced.
+            let over = |r: &&Arc<Record>| Self::effect(r, path).is_some_and(|e| e.over.contains(part));
+            let voids = self.on_path(path, &scope).filter(over).map(|r| self.last(r.position)).chain([*due]);
+            let mut copies = voids.filter_map(|void| self.stand_in(void, &scope, position.epoch));
+            if copies.any(|copy| seen >= Some(copy)) {
                 continue;
             }
             let holders = self.holders.get(due);

@@ -48,7 +48,11 @@ impl Truth {
         record.write()?.effects.iter().find(|e| e.path == *path)
     }
     /// Records of a scope that touch a path.
-    fn on_path<'a>(&'a self, path: &FtpPath, scope: &'a Marks) -> impl Iterator<Item = &'a Arc<Record>> + 'a {
+    pub(super) fn on_path<'a>(
+        &'a self,
+        path: &FtpPath,
+        scope: &'a Marks,
+    ) -> impl Iterator<Item = &'a Arc<Record>> + 'a {
         self.by_path.get(path).into_iter().flatten().filter(|p| scope.has(self.last(**p))).map(|p| &self.records[p])
     }
     /// By whom a version was replaced. A void duplicate's `over` counts, too.
