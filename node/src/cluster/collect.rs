@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// However much there is to pull or to stream before the first commit, that ends.
 pub(super) const COLLECT_AT_MOST: Micros = 30_000 * MS;
+/// Merge records of others that change nothing, until they are merged all the same.
+const UNMERGED: usize = 256;
 /// Between two requests for records from one peer.
 const PULL_AGAIN: Micros = 500 * MS;
 
@@ -239,7 +241,8 @@ impl Member {
     pub(super) fn exchange(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
         let (mine, leads) = match &self.role {
-            Role::Lead(lead) if lead.serving => (Some(self.log.state.promised), true),
+            // One merge record at a time: reads wait for the one that is on its way.
+            Role::Lead(lead) if lead.serving && lead.merging().is_none() => (Some(self.log.state.promised), true),
             Role::Follow => match self.leader {
                 Some((_, epoch)) => (Some(epoch), false),
                 None => (None, false),
@@ -250,7 +253,7 @@ impl Member {
         // Who follows nobody pulls from whoever leads: too far behind to be a member, it catches up first.
         let foreign = |said: &super::Info| match mine {
             Some(mine) => said.promised != mine || leads,
-            None => said.role == RoleName::Lead,
+            None => said.role == RoleName::Lead || self.is_cut_off(now),
         };
         let ahead: Vec<NodeId> = self
             .peers
@@ -296,8 +299,8 @@ impl Member {
             }
             // What it stands on is what its first record says. Before that one is committed no merge record can tell the members
             // of more, and what builds on more must not come to them first. It is pulled again.
-            // Nor can one that is about to stop.
-            Role::Lead(lead) if !lead.serving || lead.stopping.is_some() => {}
+            // Nor can one that is about to stop, or has just logged one.
+            Role::Lead(lead) if !lead.serving || lead.stopping.is_some() || lead.merging().is_some() => {}
             Role::Follow | Role::Lead(_) => {
                 let received = self.log.received();
                 self.log.news = false;
@@ -308,10 +311,11 @@ impl Member {
                     peer.pulled = 0; // the next frame at once
                 }
                 // Another's merge record is no news unless it confirms what is void here: were every one merged, two leaders
-                // that a bridge keeps apart would merge each other's for ever.
+                // that a bridge keeps apart would merge each other's for ever. But the members keep them in memory until one is.
                 if let Role::Lead(lead) = &self.role
-                    && self.log.news
+                    && (self.log.news || self.log.unmerged >= UNMERGED)
                 {
+                    self.log.unmerged = 0;
                     let cover = self.log.merge(self.log.state.promised, lead.members.clone());
                     self.append(cx, Body::Cover(cover));
                 }

@@ -25,10 +25,12 @@ impl Member {
             Message::Append { epoch, records, committed, more } => {
                 self.on_append(cx, from, epoch, &records, committed);
                 if more {
-                    self.acknowledge(true); // the next frame waits for it
+                    self.acknowledge(true, true); // the next frame waits for it
                 }
             }
-            Message::Ack { epoch, received, durable } => self.on_ack(cx, from, epoch, received, durable),
+            Message::Ack { epoch, received, durable, took } => {
+                self.on_ack(cx, from, epoch, (received, durable), took);
+            }
             Message::Coordinator { epoch, .. } => self.on_coordinator(cx, from, epoch),
             Message::HandoverAsk => self.on_handover_ask(cx, from),
             Message::Release { epoch } => self.on_release(cx, from, epoch),

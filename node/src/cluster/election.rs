@@ -111,7 +111,7 @@ impl Member {
         let Some(peer) = self.peers.all.get(&leader) else { return };
         let caught_up = peer.said.as_ref().is_some_and(|i| self.log.state.logged.covers(&i.marks));
         let lower = peer.info.rank < self.me.rank;
-        let highest = self.higher(now).next().is_none() && self.could_lead();
+        let highest = self.higher(now).next().is_none() && self.could_lead() && !self.is_cut_off(now);
         if lower && highest && caught_up && epoch == self.log.state.promised && now - peer.asked.min(now) > ASK_AGAIN {
             self.ask(cx, leader);
         }

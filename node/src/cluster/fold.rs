@@ -43,7 +43,10 @@ impl Log {
             }
         }
         let position = record.position;
-        self.news |= position.epoch != self.state.promised && record.cover().is_none();
+        if position.epoch != self.state.promised {
+            self.news |= record.cover().is_none();
+            self.unmerged += usize::from(record.cover().is_some());
+        }
         self.state.applied.raise(position.epoch, position.seq + 1);
         self.pending.touch_state();
     }

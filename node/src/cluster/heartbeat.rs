@@ -13,7 +13,7 @@ impl Member {
             self.last_sync = now;
             self.log.pending.need_durable();
         }
-        self.acknowledge(true); // a broken link may have lost the last one
+        self.acknowledge(true, false); // a broken link may have lost the last one
         self.log.expire_outcomes(now, self.config.outcome_retention, cx.storage);
         self.tick_collector(cx);
         self.judge_clock(cx);
@@ -74,7 +74,7 @@ impl Member {
     }
 
     /// Tells our leader what we have of its epoch; without `always` only when there is something to say.
-    pub(super) fn acknowledge(&mut self, always: bool) {
+    pub(super) fn acknowledge(&mut self, always: bool, took: bool) {
         let epoch = self.log.state.promised;
         let logged = self.log.state.logged.count(epoch);
         let received = logged + self.log.arriving.count(epoch);
@@ -88,7 +88,7 @@ impl Member {
             && (always || self.durable > self.acknowledged)
         {
             self.acknowledged = self.durable;
-            self.send(to, Message::Ack { epoch, received, durable: self.durable });
+            self.send(to, Message::Ack { epoch, received, durable: self.durable, took });
         }
     }
 }

@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// A member whose watermark stands still for this long while more was sent gets it again.
 const RESEND: Micros = 500 * MS;
+/// The same while the answer to a full frame is awaited, which may take long to arrive.
+const RESEND_FULL: Micros = 10_000 * MS;
 
 /// The leader's state of one epoch.
 #[derive(Debug)]
@@ -241,7 +243,7 @@ impl Member {
             if has != sent.had || arrived {
                 (sent.had, sent.since) = (has, now);
                 sent.full &= !arrived; // the acknowledgement of a full frame was lost
-            } else if now - sent.since > RESEND {
+            } else if now - sent.since > if sent.full { RESEND_FULL } else { RESEND } {
                 *sent = Sent { had: has, ..fresh() };
             }
             // It may have got an index from somebody else.
@@ -299,11 +301,18 @@ impl Member {
         }
         if lax && epoch != self.log.state.promised {
             let received = self.log.state.logged.count(epoch);
-            self.send_durable(from, Message::Ack { epoch, received, durable: received });
+            self.send_durable(from, Message::Ack { epoch, received, durable: received, took: false });
         }
     }
 
-    pub(super) fn on_ack(&mut self, cx: Cx<'_>, from: NodeId, epoch: Epoch, received: u64, durable: u64) {
+    pub(super) fn on_ack(
+        &mut self,
+        cx: Cx<'_>,
+        from: NodeId,
+        epoch: Epoch,
+        (received, durable): (u64, u64),
+        took: bool,
+    ) {
         let now = cx.mono();
         if epoch != self.log.state.promised {
             return;
@@ -313,7 +322,7 @@ impl Member {
             *mark = (*mark).max(durable);
             let mark = lead.received.entry(from).or_insert(0);
             *mark = (*mark).max(received);
-            if let Some(sent) = lead.sent.get_mut(&from)
+            if let Some(sent) = lead.sent.get_mut(&from).filter(|_| took)
                 && std::mem::take(&mut sent.full)
             {
                 sent.since = now; // it takes them in, whatever its log says: parts of a rename wait for the last

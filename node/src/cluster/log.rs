@@ -49,6 +49,8 @@ pub(super) struct Log {
     pub(super) forgot: Vec<NodeId>,
     /// What another epoch committed changed the index since this was last looked at.
     pub(super) news: bool,
+    /// Covers of other epochs applied since the last merge.
+    pub(super) unmerged: usize,
     /// A planted mistake in the fold.
     #[cfg(feature = "planted-bugs")]
     pub(super) planted: super::planted::Planted,
@@ -77,6 +79,7 @@ impl Log {
             me,
             forgot: vec![],
             news: false,
+            unmerged: 0,
             #[cfg(feature = "planted-bugs")]
             planted: super::planted::Planted::default(),
         };

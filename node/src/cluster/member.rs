@@ -12,7 +12,7 @@ use super::log::Log;
 use super::message::{HeldLock, Message};
 use super::peers::Peers;
 use super::presence::Presence;
-use super::read::Reads;
+use super::read::{LOCAL_AFTER, Reads};
 use super::storage::{Batch, Restored, Storage};
 use super::transfer::Transfer;
 use super::types::{Epoch, MS, Micros, NodeId, Now, OpId, PeerInfo};
@@ -105,6 +105,8 @@ pub struct Member {
     /// What we last acknowledged as durable.
     pub(super) acknowledged: u64,
     pub(super) started: Micros,
+    /// When it last followed somebody, or led.
+    led_at: Micros,
     last_tick: Micros,
     pub(super) last_heartbeat: Micros,
     pub(super) last_sync: Micros,
@@ -154,6 +156,7 @@ impl Member {
             durable,
             acknowledged: 0,
             started: mono,
+            led_at: mono,
             last_tick: mono,
             last_heartbeat: 0,
             last_sync: mono,
@@ -252,7 +255,7 @@ impl Member {
             }
         }
         if self.durable > self.acknowledged {
-            self.acknowledge(false);
+            self.acknowledge(false, false);
         }
         self.collect_step(cx);
     }
@@ -261,6 +264,9 @@ impl Member {
         let now = cx.mono();
         let stalled = now - self.last_tick.min(now);
         self.last_tick = now;
+        if self.leader.is_some() {
+            self.led_at = now;
+        }
         if stalled > self.config.suspect {
             // It was deaf, they need not be dumb: it listens before it takes itself for the only one left, and leads.
             self.step_down(cx);
@@ -348,10 +354,21 @@ impl Member {
     /// Folds what is known to be committed into the index, unless that is being taken over from another. A leader is ahead
     /// of its members by what its merge record on the way to its commit is about to show them.
     pub(super) fn apply_committed(&mut self, cx: Cx<'_>) {
-        let followed = self.leader.map(|(_, epoch)| epoch).filter(|_| matches!(self.role, Role::Follow));
         if self.transfer.is_none() {
-            self.log.apply_committed(cx.mono(), followed, cx.storage);
+            self.log.apply_committed(cx.mono(), self.followed(cx), cx.storage);
         }
+    }
+    /// Whose merge records say what comes into view here. Without a leader still those of the epoch that was promised, until
+    /// reads do without one, too; of an epoch that its leader has left for another none will come.
+    fn followed(&self, cx: Cx<'_>) -> Option<Epoch> {
+        let promised = self.log.state.promised;
+        let follows = match self.leader {
+            Some((leader, epoch)) => {
+                epoch == promised && self.peers.said(leader).is_none_or(|said| said.promised == epoch)
+            }
+            None => cx.mono().saturating_sub(self.led_at) < LOCAL_AFTER,
+        };
+        Some(promised).filter(|_| follows && matches!(self.role, Role::Follow))
     }
     pub(super) fn role_name(&self) -> (RoleName, u64) {
         match &self.role {

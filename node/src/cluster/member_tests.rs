@@ -202,7 +202,7 @@ fn lower_epochs_change_nothing() {
     pair.hear(Message::Collect { epoch: low, marks: Marks::default() });
     pair.hear(Message::Coordinator { epoch: low, members: vec![NodeId(1)] });
     pair.hear(Message::Append { epoch: low, records: vec![], committed: 9, more: false });
-    pair.hear(Message::Ack { epoch: low, received: 9, durable: 9 });
+    pair.hear(Message::Ack { epoch: low, received: 9, durable: 9, took: false });
     pair.hear(Message::Release { epoch: low });
     let after = pair.member.status(pair.now);
     assert_eq!((after.epoch, after.leader, after.role), (before.epoch, before.leader, before.role));

@@ -76,6 +76,9 @@ pub enum Message {
         received: u64,
         /// And on its disk. Only this one counts for a commit.
         durable: u64,
+        /// It answers a frame that was not the last.
+        #[serde(default)]
+        took: bool,
     },
     /// "I lead this epoch; its first record is committed."
     Coordinator {

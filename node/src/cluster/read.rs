@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// Between two requests of one round.
 const ASK_AGAIN: Micros = 250 * MS;
 /// Without a leader for this long, the local index has to do.
-const LOCAL_AFTER: Micros = 3000 * MS;
+pub(super) const LOCAL_AFTER: Micros = 3000 * MS;
 /// However many leaders there were, a read does not wait longer; with one that cannot be caught up with it is refused.
 const AT_MOST: Micros = 10_000 * MS;
 
@@ -89,7 +89,9 @@ impl Member {
     pub(super) fn on_read_request(&mut self, cx: Cx<'_>, from: NodeId, round: u64) {
         let Role::Lead(lead) = &mut self.role else { return };
         if let Some(seq) = lead.merging() {
-            lead.readers.insert(from, (round, seq));
+            if lead.readers.get(&from).is_none_or(|(asked, _)| *asked != round) {
+                lead.readers.insert(from, (round, seq));
+            }
         } else if let Some(position) = self.read_position(cx) {
             self.send(from, Message::ReadPosition { round, position });
         }
@@ -109,7 +111,8 @@ impl Member {
     }
 
     pub(super) fn on_read_position(&mut self, cx: Cx<'_>, round: u64, position: Position) {
-        if round == self.reads.round && !self.reads.in_round.is_empty() {
+        let of_ours = self.leader.is_some_and(|(_, epoch)| epoch == position.epoch);
+        if of_ours && round == self.reads.round && !self.reads.in_round.is_empty() {
             self.reads.position = Some(position);
             self.learn_committed(cx, position.epoch, position.seq + 1);
         }

@@ -369,7 +369,7 @@ impl Member {
 impl Repair {
     /// Being copied, or copied and not logged yet.
     fn is_under_way(&self, what: &VersionId) -> bool {
-        self.copies.contains_key(what) || self.done.iter().any(|(done, _)| done == what)
+        self.copies.contains_key(what) || self.done.iter().any(|(done, copy)| done == what && copy.is_some())
     }
     /// A copy could not be made: another node is tried.
     fn fail(&mut self, what: VersionId) {
