@@ -258,12 +258,18 @@ impl Log {
         self.tail.iter().filter_map(|r| r.write()).any(of)
     }
 
-    /// What an operation came to: where it is logged and whether that is committed. Of several copies a committed one counts.
+    /// What an operation came to: where it is logged and whether that is committed. Of several copies a committed one counts,
+    /// but for one on its way in the running epoch: until that is decided, its lock is not free.
     pub(super) fn outcome(&self, op: OpId, storage: &dyn Storage) -> Option<(Position, Option<Outcome>)> {
+        let of_op = |r: &&Arc<Record>| r.write().is_some_and(|w| w.op == op);
+        let own = |r: &&Arc<Record>| r.epoch() == self.state.promised;
+        if let Some(on_its_way) = self.tail.iter().rev().filter(own).find(of_op) {
+            return Some((on_its_way.position, None));
+        }
         if let Some(outcome) = self.view(storage).outcome(op) {
             return Some((outcome.position, Some(outcome)));
         }
-        let logged = self.tail.iter().rev().find(|r| r.write().is_some_and(|w| w.op == op));
+        let logged = self.tail.iter().rev().find(of_op);
         logged.map(|r| (r.position, None))
     }
 

@@ -279,6 +279,9 @@ impl Member {
         }
         self.tick_transfer(cx);
         self.watch_leader(cx);
+        if self.leader.is_none() {
+            self.apply_committed(cx); // what waited for a leader waits no longer
+        }
         self.tick_role(cx);
         self.tick_fronts(cx);
         self.exchange(cx);
@@ -368,7 +371,8 @@ impl Member {
             }
             None => cx.mono().saturating_sub(self.led_at) < LOCAL_AFTER,
         };
-        Some(promised).filter(|_| follows && matches!(self.role, Role::Follow))
+        // What is borrowed shows nothing anyway, and is to be paid back.
+        Some(promised).filter(|_| follows && matches!(self.role, Role::Follow) && !self.is_borrowing())
     }
     pub(super) fn role_name(&self) -> (RoleName, u64) {
         match &self.role {
