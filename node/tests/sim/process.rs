@@ -149,7 +149,7 @@ impl World {
         let p = &mut self.processes[at];
         (p.member, p.silent) = (None, power);
         p.disk.crash(power, &mut self.rng)?;
-        self.truth.crashed(at);
+        self.truth.crashed(self.now, at);
         self.hang_up(at, power);
         self.orphan(at);
         self.plan(back, Step::Start { at });

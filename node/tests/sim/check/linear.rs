@@ -108,7 +108,8 @@ impl Linear {
             _ => {}
         }
     }
-    pub(super) fn crashed(&mut self, at: usize) {
+    pub(super) fn crashed(&mut self, now: Time, at: usize) {
+        self.now = now;
         self.end(|_, reign| reign.leader == at);
     }
     /// A leader took over what another had committed.

@@ -116,8 +116,8 @@ impl Truth {
     pub(crate) fn cancelled(&mut self, op: OpId) {
         self.refused(op, Refusal::Unknown);
     }
-    pub(crate) fn crashed(&mut self, at: usize) {
-        self.linear.crashed(at);
+    pub(crate) fn crashed(&mut self, now: Time, at: usize) {
+        self.linear.crashed(now, at);
     }
 
     /// Learns the records of a batch. Two different ones at one position are two leaders of one epoch.
