@@ -1,11 +1,13 @@
 //! What a large index costs: leaders killed and networks healed with as many files as `TREBOL_FILES` says, such as
 //! `TREBOL_FILES=10000,100000,1000000`; not run without it. It prints figures, and fails only when something is wrong.
+//! `TREBOL_FILES_KEPT` names what a run left that was cut short: its data are taken over, and what lacks is stored.
 
 use crate::cluster::Cluster;
 use crate::control::{Control, trust};
 use crate::network::Network;
 use crate::wait::wait_for;
 use crate::{NETWORKS, Outcome, Story, ensure};
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -18,6 +20,8 @@ pub(crate) const STORIES: &[Story] = &[("scale::of_a_large_index", &[FILES, "ip"
 
 /// What the test needs: to be asked for.
 pub(crate) const FILES: &str = "TREBOL_FILES";
+/// The directory of a run that was cut short.
+pub(crate) const KEPT: &str = "TREBOL_FILES_KEPT";
 /// Without TLS to clients, whose cost is measured elsewhere, and without repair, which would go on changing the index.
 const SETTINGS: &[(&str, &str)] = &[
     ("TREBOL_FTP_REQUIRE_TLS", "false"),
@@ -105,10 +109,15 @@ fn put(control: &mut Control, path: &str, bytes: &[u8]) -> Outcome {
 fn load(cluster: &Cluster, from: u64, to: u64) -> Outcome {
     let (began, all) = (Instant::now(), [0, 1, 2, 3, 4]);
     let directories = (from.div_ceil(DIRECTORY), to.div_ceil(DIRECTORY));
+    let kept = std::env::var_os(KEPT).is_some();
     share(cluster, &all, LOADERS, directories, |control, directory| {
-        control.expect(&format!("MKD /d{directory:04}"), 257)?;
+        let made = control.command(&format!("MKD /d{directory:04}"))?;
+        ensure(made.code == 257 || kept && made.code == 550, || made.text)?;
+        let there = if made.code == 257 { String::new() } else { control.list(&format!("NLST /d{directory:04}"))? };
+        let there: BTreeSet<_> = there.lines().map(|line| line.rsplit('/').next().unwrap_or(line)).collect();
+        let lacks = |number: &u64| !there.contains(&*format!("f{number}"));
         let files = directory * DIRECTORY..((directory + 1) * DIRECTORY).min(to);
-        files.map(file).try_for_each(|path| put(control, &path, path.as_bytes()))
+        files.filter(lacks).map(file).try_for_each(|path| put(control, &path, path.as_bytes()))
     })?;
     let took = began.elapsed().as_secs_f64();
     let counted = AtomicU64::new(0);
