@@ -96,7 +96,7 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
     };
     let (handle, mut peers) = peer::start(config, store.clone(), on_disk);
     let replicas = Replicas::new(handle.clone(), store.clone(), greeter, limits(&settings));
-    let raw = replica::serve(listeners.raw, &replicas, peers.fetches());
+    let raw = replica::serve(listeners.raw, &replicas, peers.orders());
     let clients = ftp::serve(material.ftp, listeners.ftp, handle.clone(), replicas, store.clone());
     let (mut asked, no_more) = (JoinSet::new(), CancellationToken::new());
     let admin = Admin { handle, store: store.clone(), name: info.name.clone(), endpoints };

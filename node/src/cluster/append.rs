@@ -2,36 +2,55 @@
 //! version is to be whole, so what is appended is staged where the base is, as the leader sees that when it plans and again
 //! when it commits. The base itself is never moved for an append: that is repair's.
 
-use super::change::{Change, Refusal, Staged};
+use super::change::{Change, Cut, Refusal, Staged};
 use super::decide::{Sight, file_at, may_be_made, replaced, stored};
-use super::member::{Cx, Member};
-use super::record::{Effect, File, Head, PathEntry, Version};
+use super::member::{Cx, Member, Role};
+use super::record::{Effect, Extent, File, Head, PathEntry, Version};
 use super::types::{Micros, NodeId};
 use crate::path::FtpPath;
 
-/// What an append goes on: the file that clients see, if there is one.
+/// What an append goes on: the extents of the visible file that stay. `None` where there is no file.
 fn base_of<'a>(
     sight: &dyn Sight,
     entry: &'a PathEntry,
     path: &FtpPath,
-) -> Result<Option<(&'a Head, &'a File)>, Refusal> {
-    match file_at(sight, entry, path) {
-        Ok(base) => Ok(Some(base)),
-        Err(Refusal::NotFound) => Ok(None),
-        Err(refusal) => Err(refusal),
+    cut: Option<Cut>,
+) -> Result<Option<(&'a Head, &'a [Extent])>, Refusal> {
+    let (head, file) = match (file_at(sight, entry, path), cut) {
+        (Ok(base), _) => base,
+        (Err(Refusal::NotFound), None) => return Ok(None),
+        (Err(Refusal::NotFound), Some(_)) => return Err(Refusal::Changed),
+        (Err(refusal), _) => return Err(refusal),
+    };
+    let Some(Cut { base, keep }) = cut else { return Ok(Some((head, &file.extents))) };
+    let (kept, inside) = split(&file.extents, keep).filter(|_| head.position == base).ok_or(Refusal::Changed)?;
+    if inside == 0 { Ok(Some((head, &file.extents[..kept]))) } else { Err(Refusal::Changed) }
+}
+
+/// Where byte `at` of these extents is: how many of them end before it, and how many bytes of the next one do. `None` beyond
+/// the end.
+pub fn split(extents: &[Extent], at: u64) -> Option<(usize, u64)> {
+    let mut left = at;
+    for (n, extent) in extents.iter().enumerate() {
+        if left < extent.length {
+            return Some((n, left));
+        }
+        left -= extent.length;
     }
+    (left == 0).then_some((extents.len(), 0))
 }
 
 /// What an append does: nothing yet where nothing is staged.
 pub(super) fn effects(
     sight: &dyn Sight,
     path: &FtpPath,
+    cut: Option<Cut>,
     staged: Option<&Staged>,
     wall: Micros,
 ) -> Result<Vec<Effect>, Refusal> {
     may_be_made(sight, path)?;
     let entry = sight.entry(path);
-    let base = base_of(sight, &entry, path)?.map(|(_, file)| file);
+    let base = base_of(sight, &entry, path, cut)?.map_or(&[][..], |(_, extents)| extents);
     let effect = |staged| {
         let what = Version::File(appended(base, staged, wall));
         Effect { path: path.clone(), over: replaced(&entry), what }
@@ -41,29 +60,40 @@ pub(super) fn effects(
 
 /// The base with what was staged at its end. It names all extents and not just the new one: a node that meets two sides'
 /// appends in the other order has the base no more.
-fn appended(base: Option<&File>, staged: &Staged, wall: Micros) -> File {
+fn appended(base: &[Extent], staged: &Staged, wall: Micros) -> File {
     let new = stored(staged, wall);
-    let Some(base) = base else { return new };
-    let extents = base.extents.iter().chain(&new.extents).copied().collect();
-    File { extents, size: base.size + new.size, hash: None, ..new }
+    if base.is_empty() {
+        return new;
+    }
+    let extents: Vec<Extent> = base.iter().chain(&new.extents).copied().collect();
+    File { size: extents.iter().map(|e| e.length).sum(), extents, hash: None, ..new }
 }
 
 impl Member {
     /// The nodes that hold what an append goes on, or why there is none to be made. `None` when any node will do: where there
     /// is no file yet, and for every other change.
     pub(super) fn base_holders(&self, cx: Cx<'_>, change: &Change) -> Result<Option<Vec<NodeId>>, Refusal> {
-        let Change::Append { path } = change else { return Ok(None) };
+        let Change::Append { path, cut } = change else { return Ok(None) };
         #[cfg(feature = "planted-bugs")]
         if self.config.planted == super::planted::Planted::AppendAnywhere {
             return Ok(None);
         }
         let sight = self.sight(cx);
         let entry = sight.entry(path);
-        match base_of(&sight, &entry, path)? {
-            Some((_, file)) if file.extents.len() >= self.config.max_extents => Err(Refusal::TooManyExtents),
-            Some((head, _)) => Ok(Some(head.location.nodes.clone())),
-            None => Ok(None),
+        match base_of(&sight, &entry, path, *cut)? {
+            Some((_, extents)) if extents.len() >= self.config.max_extents => Err(Refusal::TooManyExtents),
+            Some((head, extents)) if !extents.is_empty() => Ok(Some(head.location.nodes.clone())),
+            _ => Ok(None),
         }
+    }
+
+    /// Whether nodes that hold what an append goes on are away: repair will have copies made where they are not.
+    pub(super) fn base_will_move(&self, cx: Cx<'_>, change: &Change) -> bool {
+        let Role::Lead(lead) = &self.role else { return false };
+        let holders = self.base_holders(cx, change).ok().flatten().unwrap_or_default();
+        let live = |n: &&NodeId| **n == self.me.node || self.peers.linked(**n, cx.mono());
+        let live = holders.iter().filter(live).count();
+        (1..holders.len()).contains(&live) && lead.members.len() >= self.config.min_copies
     }
 
     /// Planted: whether a repeat is not recognised.
@@ -90,7 +120,7 @@ mod tests {
 
     fn append(tree: &Tree, p: &str) -> Result<Vec<Effect>, Refusal> {
         let more = Staged { confirmed: vec![NodeId(2), NodeId(3)], ..staged() };
-        effects(tree, &path(p), Some(&more), 9)
+        effects(tree, &path(p), None, Some(&more), 9)
     }
     fn other() -> Version {
         let Version::File(mut file) = file() else { panic!("a file") };
@@ -115,6 +145,30 @@ mod tests {
         let begun = append(&Tree::default().with("/q", Version::Deleted), "/q").unwrap();
         assert!(matches!(&begun[0].what, Version::File(f) if f.extents.len() == 1 && f.hash == Some(Hash([1; 32]))));
         assert_eq!(begun[0].over.len(), 1);
+    }
+
+    #[test]
+    fn a_cut_version_keeps_whole_extents_and_none_but_the_one_that_was_looked_at_is_cut() {
+        let Version::File(one) = file() else { panic!("a file") };
+        let extents = [3, 0, 4].map(|length| Extent { length, ..one.extents[0] });
+        assert_eq!(
+            [0, 2, 3, 5, 7, 8].map(|at| split(&extents, at)),
+            [Some((0, 0)), Some((0, 2)), Some((2, 0)), Some((2, 2)), Some((3, 0)), None]
+        );
+        let tree = Tree::default().with("/f", Version::File(File { extents: extents.to_vec(), size: 7, ..one }));
+        let cut = |p: &str, seq, keep| {
+            let cut = Cut { base: Position { seq, ..Position::default() }, keep };
+            effects(&tree, &path(p), Some(cut), Some(&staged()), 9).map(|mut effects| match effects.remove(0).what {
+                Version::File(file) => (file.extents.len(), file.size, file.hash.is_some()),
+                what => panic!("{what:?}"),
+            })
+        };
+        assert_eq!(cut("/f", 1, 3), Ok((3, 6, false)));
+        assert_eq!(cut("/f", 1, 7), Ok((4, 10, false)));
+        assert_eq!(cut("/f", 1, 0), Ok((1, 3, true)), "a store");
+        for (p, seq, keep) in [("/f", 1, 5), ("/f", 1, 8), ("/f", 2, 3), ("/none", 1, 0)] {
+            assert_eq!(cut(p, seq, keep), Err(Refusal::Changed), "{p} {seq} {keep}");
+        }
     }
 
     #[test]

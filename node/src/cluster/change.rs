@@ -20,10 +20,13 @@ pub enum Change {
         create_only: bool,
     },
     /// APPE: a new version of a file, which is the one that is there when it is committed with these bytes at its end. Where
-    /// there is none, it begins one.
+    /// there is none, it begins one. REST and STOR: the same of a version that is cut first.
     Append {
         /// Where.
         path: FtpPath,
+        /// What to cut; nothing when it is missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut: Option<Cut>,
     },
     /// DELE.
     Delete {
@@ -76,6 +79,15 @@ pub enum Change {
         /// Where to.
         to: FtpPath,
     },
+}
+
+/// What an append goes on, when that is not simply all that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The version to cut. No other will do: the bytes that follow were chosen for this one.
+    pub base: Position,
+    /// Its bytes up to here stay; an extent ends there.
+    pub keep: u64,
 }
 
 /// Bytes staged by one attempt, confirmed as durable by every node named.
@@ -131,6 +143,9 @@ pub enum Refusal {
     /// Fewer nodes than `min_copies` could take the bytes.
     #[error("not enough nodes to keep the copies asked for")]
     TooFewCopies,
+    /// The version that was to be cut is not the one that is there any more.
+    #[error("the file was changed meanwhile: ask for its size and try again")]
+    Changed,
     /// A file that was appended to as often as is allowed.
     #[error("the file was appended to too often: store it anew")]
     TooManyExtents,
@@ -162,7 +177,7 @@ impl Change {
     pub fn paths(&self) -> Vec<&FtpPath> {
         let mut paths = match self {
             Self::Store { path, .. }
-            | Self::Append { path }
+            | Self::Append { path, .. }
             | Self::Delete { path }
             | Self::MakeDirectory { path }
             | Self::RemoveDirectory { path }

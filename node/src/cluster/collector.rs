@@ -1,7 +1,6 @@
 //! Which blobs may be deleted: those no head refers to, once nobody can want them any more. A staged blob waits for its
 //! front; a replaced one for the readers of the old version.
 
-use super::io::Output;
 use super::member::{Cx, Member};
 use super::types::{BlobId, Micros, NodeId};
 use std::collections::BTreeMap;
@@ -32,9 +31,12 @@ impl Collector {
 }
 
 impl Member {
-    /// A blob comes to this disk, or its front lives.
+    /// A blob comes to this disk, or its front lives, or somebody reads it.
     pub(super) fn blob_kept(&mut self, cx: Cx<'_>, blob: BlobId) {
-        self.collector.staged.insert(blob, cx.mono());
+        match self.collector.replaced.get_mut(&blob) {
+            Some(since) => *since = cx.mono(),
+            None => drop(self.collector.staged.insert(blob, cx.mono())),
+        }
         // It may be late: logged already, with other replicas.
         if self.log.is_in_tail(blob) || !self.log.view(cx.storage).referrers(blob).is_empty() {
             self.look_after(blob, cx.mono());
@@ -97,8 +99,7 @@ impl Member {
             self.look_after(blob, now);
         }
         if !drop.is_empty() {
-            // Only once what removed the last reference is on the disk.
-            self.when_durable(Output::DropBlobs(drop));
+            self.drop_blobs(drop);
         }
     }
 }

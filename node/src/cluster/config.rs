@@ -60,6 +60,8 @@ pub struct Config {
     pub repair_copies: usize,
     /// Copies under way to one node. 4.
     pub repair_copies_per_node: usize,
+    /// Extents of one version from which on they are merged. 16.
+    pub merge_extents: usize,
     /// Extents of one version: no append beyond that, since each record of one names them all. 64.
     pub max_extents: usize,
     /// Records in one frame.
@@ -113,6 +115,7 @@ impl Default for Config {
             repair_timeout: 10_000 * ms,
             repair_copies: 16,
             repair_copies_per_node: 4,
+            merge_extents: 16,
             max_extents: 64,
             records_per_frame: 512,
             effects_per_record: 1000,

@@ -117,7 +117,7 @@ pub(super) fn effects(
             }
             Ok(staged.map(|s| effect(path, Version::File(stored(s, wall)))).into_iter().collect())
         }
-        Change::Append { path } => append::effects(sight, path, staged, wall),
+        Change::Append { path, cut } => append::effects(sight, path, *cut, staged, wall),
         Change::Delete { path } => {
             file_at(sight, &sight.entry(path), path)?;
             Ok(vec![effect(path, Version::Deleted)])

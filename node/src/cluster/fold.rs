@@ -184,7 +184,7 @@ pub(super) fn head_of(record: &Record, write: &Write, effect: &Effect, confirmed
 /// Sets the register of one version.
 pub(super) fn relocate(entry: &mut PathEntry, record: &Record, version: &Relocated) {
     for head in entry.heads.iter_mut().filter(|h| h.position == version.position) {
-        head.location.set(record.stamp(), &version.nodes);
+        head.relocate(record.stamp(), version);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::marks::Marks;
 use super::pending::View;
-use super::record::{Body, Effect, Head, PathEntry, Record, Version};
+use super::record::{Body, Effect, Head, PathEntry, Record, Relocated, Version};
 use crate::path::FtpPath;
 use std::sync::Arc;
 
@@ -98,7 +98,8 @@ fn weight(record: &Record) -> usize {
         Body::Cover(cover) => positions(cover.marks.iter().count() + cover.voids.len()) + ids(cover.members.len()),
         Body::Write(write) => write.effects.iter().map(weight_of).sum(),
         Body::Move(moved) => {
-            moved.versions.iter().map(|v| v.path.as_str().len() * 6 + positions(1) + ids(v.nodes.len()) + 100).sum()
+            let register = |v: &Relocated| positions(1) + ids(v.nodes.len()) + v.extents.len() * 400 + 100;
+            moved.versions.iter().map(|v| v.path.as_str().len() * 6 + register(v)).sum()
         }
         Body::Drop(dropped) => dropped.heads.iter().map(|(path, _)| path.as_str().len() * 6 + positions(1)).sum(),
     };

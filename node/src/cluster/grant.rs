@@ -131,7 +131,11 @@ impl Member {
                     if let Role::Lead(lead) = &mut self.role {
                         lead.locks.release(op);
                     }
-                    let soon = refusal == Refusal::TooFewCopies && self.may_have_more(cx);
+                    let soon = match refusal {
+                        Refusal::TooFewCopies => self.may_have_more(cx) || self.base_will_move(cx, &holder.change),
+                        Refusal::TooManyExtents => self.will_be_compacted(cx, &holder.change),
+                        _ => false,
+                    };
                     // A refusal says what is there, as a read does: a leader that may have been replaced says nothing.
                     let answer = if soon || !self.lease_ok(cx) {
                         Message::NotLeader { op }
@@ -232,7 +236,7 @@ impl Member {
         holder.lost.extend(new);
         let change = holder.change.clone();
         match self.base_holders(cx, &change) {
-            Ok(among) => self.replace(cx, (front, op, token), kept, among.as_deref()),
+            Ok(among) => self.replace(cx, (front, op, token), &change, kept, among.as_deref()),
             Err(refusal) => self.refuse_held(cx, front, op, refusal),
         }
     }
@@ -242,6 +246,7 @@ impl Member {
         &mut self,
         cx: Cx<'_>,
         (front, op, token): (NodeId, OpId, Token),
+        change: &Change,
         kept: &[NodeId],
         among: Option<&[NodeId]>,
     ) {
@@ -251,7 +256,7 @@ impl Member {
         let failed = lead.locks.holder(op).map_or(vec![], |h| h.lost.clone());
         let nodes = self.place(cx, Some(front), COPIES.saturating_sub(kept.len()), &kept, &failed, among);
         if kept.len() + nodes.len() < self.config.min_copies {
-            if self.may_have_more(cx) {
+            if self.may_have_more(cx) || self.base_will_move(cx, change) {
                 return self.send(front, Message::NotLeader { op });
             }
             return self.refuse_held(cx, front, op, Refusal::TooFewCopies);
@@ -292,7 +297,7 @@ impl Member {
             // The base may have been moved, or be another one than when this was planned.
             staged.confirmed.retain(|n| among.as_ref().is_none_or(|nodes| nodes.contains(n)));
             if !self.copies_suffice(cx, op, staged, among.as_deref()) {
-                return self.replace(cx, (front, op, asked.token), &staged.confirmed, among.as_deref());
+                return self.replace(cx, (front, op, asked.token), &asked.change, &staged.confirmed, among.as_deref());
             }
         }
         #[cfg(feature = "planted-bugs")]
@@ -341,6 +346,7 @@ impl Member {
         #[cfg(feature = "planted-bugs")]
         let hlc = if self.config.planted == super::planted::Planted::WallClock { Hlc(wall) } else { hlc };
         let blob = staged.as_ref().map(Staged::blob);
+        self.note_extents(&effects);
         let parts = frame::cut(effects, self.config.effects_per_record);
         let count = parts.len() as u64;
         let part = |index| (count > 1).then_some(Part { index, count });

@@ -20,6 +20,7 @@ impl Member {
         self.tick_aging(cx);
         self.tick_truncation(cx);
         self.tick_repair(cx);
+        self.tick_compaction(cx);
         self.tick_presence(cx);
         self.forget_absent(cx);
         let held =

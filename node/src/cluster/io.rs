@@ -4,7 +4,7 @@ use super::change::{Change, Refusal, Staged};
 use super::info::{DiskReport, RoleName};
 use super::message::Message;
 use super::record::{Extent, Outcome};
-use super::types::{BlobId, Digest, Epoch, Micros, NodeId, OpId, PeerInfo, Position, Token};
+use super::types::{BlobId, Digest, Epoch, Hash, Micros, NodeId, OpId, PeerInfo, Position, Token};
 
 /// Something that happened around a member.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ pub enum Input {
     },
     /// Bytes were staged on this node's own disk by some front.
     BlobStaged(BlobId),
-    /// The front that staged them still lives (its connection is open).
+    /// The front that staged them, or one that reads them, still lives (its connection is open).
     BlobKept(BlobId),
     /// An [`Output::Fetch`] ended. Comes once for each.
     Fetched {
@@ -84,6 +84,13 @@ pub enum Input {
         id: u64,
         /// Whether all blobs are durable on this node's disk now.
         good: bool,
+    },
+    /// An [`Output::Merge`] ended. Comes once for each.
+    Merged {
+        /// The new blob.
+        blob: BlobId,
+        /// The hash of its bytes, if it is durable on this node's disk now.
+        hash: Option<Hash>,
     },
     /// These blobs were deleted, as [`Output::DropBlobs`] asked.
     BlobsDropped(Vec<BlobId>),
@@ -124,6 +131,13 @@ pub enum Output {
         extents: Vec<Extent>,
         /// Nodes that may have them, the likeliest first.
         sources: Vec<NodeId>,
+    },
+    /// Make one blob of extents that are on this node's disk, then say `Merged`.
+    Merge {
+        /// Its name.
+        blob: BlobId,
+        /// Its bytes, in order.
+        run: Vec<Extent>,
     },
     /// For logs, metrics and the simulator's checkers.
     Event(Event),

@@ -2,6 +2,7 @@
 //! set has fsynced it, in order of position, so that one number says what is committed.
 
 use super::collect::COLLECT_AT_MOST;
+use super::compact::Compaction;
 use super::config::Config;
 use super::frame;
 use super::info::{Info, RoleName};
@@ -52,6 +53,7 @@ pub(super) struct Lead {
     /// Copies given to a node since its last report.
     pub(super) given: BTreeMap<NodeId, (u64, u64)>,
     pub(super) repair: Repair,
+    pub(super) compaction: Compaction,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl Lead {
             recent: Recent::default(),
             given: BTreeMap::new(),
             repair: Repair::default(),
+            compaction: Compaction::default(),
         }
     }
 }

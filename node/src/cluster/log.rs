@@ -255,7 +255,8 @@ impl Log {
     /// Whether a record that is not applied yet refers to a blob.
     pub(super) fn is_in_tail(&self, blob: BlobId) -> bool {
         let of = |w: &Write| w.blob == Some(blob) || w.effects.iter().any(|e| blobs(&e.what).any(|b| b == blob));
-        self.tail.iter().filter_map(|r| r.write()).any(of)
+        let merged = |r: &Record| r.moved().iter().flat_map(|v| &v.extents).any(|e| e.blob == blob);
+        self.tail.iter().any(|r| r.write().is_some_and(of) || merged(r))
     }
 
     /// What an operation came to: where it is logged and whether that is committed. Of several copies a committed one counts,

@@ -6,7 +6,7 @@ use super::comparison::{IndexAnswer, IndexAsk};
 use super::info::Info;
 use super::marks::Marks;
 use super::record::{Extent, Outcome, Record};
-use super::types::{BlobId, Epoch, Hlc, Micros, NodeId, OpId, Position, Stamp, Token};
+use super::types::{BlobId, Epoch, Hash, Hlc, Micros, NodeId, OpId, Position, Stamp, Token};
 use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -220,6 +220,23 @@ pub enum Message {
         what: VersionId,
         /// How.
         copy: CopyState,
+        /// The blobs that are durable. The version may have others by now: then this is no copy of it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        blobs: Vec<BlobId>,
+    },
+    /// The leader wants one blob made of extents that are on the receiver's disk; repeated until it is there.
+    Merge {
+        /// Its name, which follows from the run.
+        blob: BlobId,
+        /// What it is made of, in order.
+        run: Vec<Extent>,
+    },
+    /// It is on the sender's disk.
+    Merged {
+        /// Which.
+        blob: BlobId,
+        /// Of all its bytes.
+        hash: Hash,
     },
     /// Asks a node that a register names whether it has a blob: the sender has it, too, and no register names the sender.
     Have(Possession),

@@ -8,6 +8,7 @@ mod append;
 mod change;
 mod collect;
 mod collector;
+mod compact;
 mod comparison;
 mod config;
 mod decide;
@@ -53,6 +54,7 @@ mod truncate;
 mod types;
 mod whereabouts;
 
+pub use append::split;
 pub use change::*;
 pub use comparison::*;
 pub use config::Config;

@@ -43,6 +43,8 @@ pub enum Planted {
     AppendTwice,
     /// I9: repair logs a version again instead of moving it.
     RepairRestamps,
+    /// I3: extents count as merged as soon as one node has merged them.
+    MergeTooEarly,
     /// I3: a surplus copy is dropped before the others said that they have theirs.
     SurplusTooEarly,
 }

@@ -7,6 +7,7 @@
 //! at those by the greatest value: the nodes it names said then that they hold them, and could drop theirs only by a
 //! greater one.
 
+use super::compact::Merging;
 use super::io::Output;
 use super::log::COPIES;
 use super::member::{Cx, Member};
@@ -40,6 +41,8 @@ pub(super) struct Presence {
     dropping: BTreeSet<BlobId>,
     fetches: BTreeMap<u64, Fetching>,
     next_fetch: u64,
+    /// Blobs being made of others, and those that were.
+    pub(super) merging: BTreeMap<BlobId, Merging>,
 }
 
 /// Blobs on their way to this disk.
@@ -72,6 +75,7 @@ impl Presence {
             dropping: BTreeSet::new(),
             fetches: BTreeMap::new(),
             next_fetch: 0,
+            merging: BTreeMap::new(),
         }
     }
     fn fetches(&self, blob: BlobId) -> bool {
@@ -130,8 +134,16 @@ impl Member {
     }
 
     /// Whether a blob is on this disk to stay.
-    fn holds(&self, cx: Cx<'_>, blob: BlobId) -> bool {
-        cx.storage.has_blob(blob) && !self.presence.dropping.contains(&blob) && !self.presence.fetches(blob)
+    pub(super) fn holds(&self, cx: Cx<'_>, blob: BlobId) -> bool {
+        cx.storage.has_blob(blob) && !self.is_dropping(blob) && !self.presence.fetches(blob)
+    }
+    pub(super) fn is_dropping(&self, blob: BlobId) -> bool {
+        self.presence.dropping.contains(&blob)
+    }
+    /// Has blobs deleted, once all that says that nobody needs them is on the disk.
+    pub(super) fn drop_blobs(&mut self, blobs: Vec<BlobId>) {
+        self.presence.dropping.extend(&blobs);
+        self.when_durable(Output::DropBlobs(blobs));
     }
 
     fn place_of(&self, cx: Cx<'_>, blob: BlobId) -> Place {
@@ -182,9 +194,7 @@ impl Member {
         let all = all || self.config.planted == super::planted::Planted::SurplusTooEarly;
         if enough && all {
             self.presence.vouched.remove(&blob);
-            self.presence.dropping.insert(blob);
-            // Once the registers that say so are on this disk as well.
-            return self.when_durable(Output::DropBlobs(vec![blob]));
+            return self.drop_blobs(vec![blob]);
         }
         self.look_after(blob, now + LOOK_AGAIN);
         if enough {
@@ -256,7 +266,7 @@ impl Member {
             return self.vouch_for_copy(cx, from, what, &all);
         }
         let copy = if busy || self.may_fetch() { CopyState::UnderWay } else { CopyState::Failed };
-        self.send(from, Message::Fetched { what: what.clone(), copy });
+        self.send(from, Message::Fetched { what: what.clone(), copy, blobs: vec![] });
         if !busy && copy == CopyState::UnderWay {
             self.fetch(wanted, sources, Some((from, what, all)));
         }
@@ -266,12 +276,12 @@ impl Member {
     /// It stays for a while, whatever others say of theirs, for the register is about to name this node.
     fn vouch_for_copy(&mut self, cx: Cx<'_>, leader: NodeId, what: VersionId, blobs: &[BlobId]) {
         if !blobs.iter().all(|blob| self.holds(cx, *blob)) {
-            return self.send(leader, Message::Fetched { what, copy: CopyState::UnderWay });
+            return self.send(leader, Message::Fetched { what, copy: CopyState::UnderWay, blobs: vec![] });
         }
         let until = cx.mono() + PLEDGED;
         self.presence.pledged.retain(|_, end| *end > cx.mono());
         self.presence.pledged.extend(blobs.iter().map(|blob| (*blob, until)));
-        self.send_durable(leader, Message::Fetched { what, copy: CopyState::Durable });
+        self.send_durable(leader, Message::Fetched { what, copy: CopyState::Durable, blobs: blobs.to_vec() });
     }
 
     pub(super) fn fetch_ended(&mut self, cx: Cx<'_>, id: u64, good: bool) {
@@ -282,7 +292,9 @@ impl Member {
         }
         match asked {
             Some((leader, what, blobs)) if good => self.vouch_for_copy(cx, leader, what, &blobs),
-            Some((leader, what, _)) => self.send(leader, Message::Fetched { what, copy: CopyState::Failed }),
+            Some((leader, what, _)) => {
+                self.send(leader, Message::Fetched { what, copy: CopyState::Failed, blobs: vec![] })
+            }
             None => {}
         }
     }

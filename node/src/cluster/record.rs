@@ -78,8 +78,8 @@ pub struct Dropped {
     pub heads: Vec<(FtpPath, Position)>,
 }
 
-/// The location registers of some versions, set with this record's stamp: the greatest stamp of each counts. It changes no
-/// version, and a version that is not there any more is passed over.
+/// The location registers of some versions, set with this record's stamp: the greatest stamp of each counts. It changes the
+/// bytes of no version, at most how they are cut into extents, and a version that is not there any more is passed over.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Moved {
     /// Each version at most once.
@@ -95,6 +95,9 @@ pub struct Relocated {
     pub position: Position,
     /// The nodes that hold all its extents.
     pub nodes: Vec<NodeId>,
+    /// The extents that they hold; empty for a version whose extent never was another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extents: Vec<Extent>,
 }
 
 /// One path's new version.
@@ -165,7 +168,8 @@ pub struct Head {
     pub op: OpId,
     /// False for a void duplicate: kept, but no head.
     pub confirmed: bool,
-    /// What it is. The replica list here is the one of the log; [`Head::location`] is the current one.
+    /// What it is. The replica list here is the one of the log; [`Head::location`] is the current one. Extents are those of
+    /// the location, which may be fewer and longer than those of the log.
     pub what: Version,
     /// Where its bytes live now: a register of its own, so that repair never restamps a version.
     pub location: Location,
@@ -180,16 +184,29 @@ pub struct Location {
     pub nodes: Vec<NodeId>,
 }
 
-impl Location {
-    /// Sets the register, if nothing later has.
-    pub fn set(&mut self, stamp: Stamp, nodes: &[NodeId]) {
-        if stamp > self.stamp {
-            *self = Self { stamp, nodes: nodes.to_vec() };
+impl Head {
+    /// Sets the register, if nothing later has: the nodes, and the extents that they hold.
+    pub fn relocate(&mut self, stamp: Stamp, to: &Relocated) {
+        if stamp <= self.location.stamp {
+            return;
+        }
+        self.location = Location { stamp, nodes: to.nodes.clone() };
+        if let Version::File(file) = &mut self.what
+            && !to.extents.is_empty()
+        {
+            file.extents.clone_from(&to.extents);
+            file.hash = if let [whole] = &to.extents[..] { Some(whole.hash) } else { None };
         }
     }
-}
-
-impl Head {
+    /// The register that says that its bytes are on these nodes.
+    pub fn relocated(&self, path: FtpPath, nodes: Vec<NodeId>) -> Relocated {
+        let Version::File(file) = &self.what else {
+            return Relocated { path, position: self.position, nodes, extents: vec![] };
+        };
+        let as_stored = file.extents.len() == 1 && file.extents[0].blob.op == self.op;
+        let extents = if as_stored { vec![] } else { file.extents.clone() };
+        Relocated { path, position: self.position, nodes, extents }
+    }
     /// What orders it among the heads of its path.
     pub fn stamp(&self) -> Stamp {
         Stamp { hlc: self.hlc, position: self.position }

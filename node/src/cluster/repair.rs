@@ -2,6 +2,7 @@
 //! version lives once the copy is durable. It never logs a version again, and never looks through the index: what a node
 //! holds is a list of its own (`whereabouts`).
 
+use super::decide::Sight;
 use super::log::COPIES;
 use super::member::{Cx, Member, Role};
 use super::message::{CopyState, Message, VersionId};
@@ -36,7 +37,14 @@ pub(super) struct Repair {
     /// A copy ended: the next one need not wait for a heartbeat, for small files are many.
     freed: bool,
     /// Registers to set: a new copy is durable there, or (`None`) names of nodes that were forgotten go.
-    done: Vec<(VersionId, Option<NodeId>)>,
+    done: Vec<(VersionId, Option<Made>)>,
+}
+
+/// A copy that was made: where, and of which blobs.
+#[derive(Debug)]
+struct Made {
+    target: NodeId,
+    blobs: Vec<BlobId>,
 }
 
 /// A copy that is being made.
@@ -118,7 +126,6 @@ impl Member {
 
     /// A version as the leader sees it: all that is logged counts.
     fn version(&self, cx: Cx<'_>, what: &VersionId) -> Option<(Location, Vec<Extent>)> {
-        use super::decide::Sight;
         let head = self.sight(cx).entry(&what.path).heads.into_iter().find(|h| h.position == what.position)?;
         let Version::File(file) = head.what else { return None };
         Some((head.location, file.extents))
@@ -291,7 +298,14 @@ impl Member {
         true
     }
 
-    pub(super) fn on_fetched(&mut self, cx: Cx<'_>, from: NodeId, what: VersionId, state: CopyState) {
+    pub(super) fn on_fetched(
+        &mut self,
+        cx: Cx<'_>,
+        from: NodeId,
+        what: VersionId,
+        state: CopyState,
+        blobs: Vec<BlobId>,
+    ) {
         let Role::Lead(lead) = &mut self.role else { return };
         let Some(copy) = lead.repair.copies.get_mut(&what).filter(|c| c.target == from) else { return };
         match state {
@@ -300,7 +314,7 @@ impl Member {
             CopyState::Durable => {
                 lead.repair.copies.remove(&what);
                 lead.repair.failed.remove(&what);
-                lead.repair.done.push((what, Some(from)));
+                lead.repair.done.push((what, Some(Made { target: from, blobs })));
             }
         }
         lead.repair.freed |= state != CopyState::UnderWay;
@@ -327,11 +341,13 @@ impl Member {
         let done = std::mem::replace(&mut lead.repair.done, rest);
         let mut versions: BTreeMap<VersionId, Vec<NodeId>> = BTreeMap::new();
         for (what, target) in done {
-            let Some((location, _)) = self.version(cx, &what) else { continue };
+            let Some((location, extents)) = self.version(cx, &what) else { continue };
             let standing = self.copies_of(cx, &location);
             let nodes = match target {
                 Some(_) if !standing.lacks_copies() => continue, // somebody came back
-                Some(target) => standing.with(Some(target)),
+                // Merged meanwhile, here or by another leader: what was copied is not what there is.
+                Some(made) if extents.iter().any(|e| !made.blobs.contains(&e.blob)) => continue,
+                Some(made) => standing.with(Some(made.target)),
                 None => location.nodes.iter().copied().filter(|n| !self.log.state.forgotten.contains(n)).collect(),
             };
             if nodes != location.nodes && !nodes.is_empty() {
@@ -342,10 +358,11 @@ impl Member {
         if self.config.planted == super::planted::Planted::RepairRestamps {
             return self.restamp(cx, versions);
         }
-        let versions: Vec<Relocated> = versions
-            .into_iter()
-            .map(|(VersionId { path, position }, nodes)| Relocated { path, position, nodes })
-            .collect();
+        let register = |(VersionId { path, position }, nodes)| {
+            let head = self.sight(cx).entry(&path).heads.into_iter().find(|h| h.position == position)?;
+            Some(head.relocated(path, nodes))
+        };
+        let versions: Vec<Relocated> = versions.into_iter().filter_map(register).collect();
         if !versions.is_empty() {
             self.append(cx, Body::Move(Moved { versions }));
         }
@@ -354,7 +371,6 @@ impl Member {
     /// Planted: the same version once more, with other replicas.
     #[cfg(feature = "planted-bugs")]
     fn restamp(&mut self, cx: Cx<'_>, versions: BTreeMap<VersionId, Vec<NodeId>>) {
-        use super::decide::Sight;
         for (VersionId { path, position }, replicas) in versions {
             let heads = self.sight(cx).entry(&path).heads;
             let Some(head) = heads.into_iter().find(|h| h.position == position) else { continue };
@@ -368,7 +384,7 @@ impl Member {
 
 impl Repair {
     /// Being copied, or copied and not logged yet.
-    fn is_under_way(&self, what: &VersionId) -> bool {
+    pub(super) fn is_under_way(&self, what: &VersionId) -> bool {
         self.copies.contains_key(what) || self.done.iter().any(|(done, copy)| done == what && copy.is_some())
     }
     /// A copy could not be made: another node is tried.

@@ -236,7 +236,7 @@ impl Log {
                     Some(mine) => {
                         mine.confirmed |= their.confirmed;
                         if their.location.stamp > mine.location.stamp {
-                            mine.location = their.location.clone();
+                            (mine.location, mine.what) = (their.location.clone(), their.what.clone());
                         }
                     }
                     None if applied.has(their.position) => {}

@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Stru,
     Mode,
     Stor(String),
+    Appe(String),
+    /// Empty: the server chooses the whole name.
+    Stou(String),
     Retr(String),
     Rest(u64),
     Allo,
@@ -131,9 +134,9 @@ impl CommandError {
 }
 
 /// Verbs that RFCs and common servers define and this one does not do.
-const NOT_DONE: [&str; 24] = [
-    "ADAT", "APPE", "CCC", "CONF", "ENC", "EPRT", "HASH", "HOST", "LANG", "LPRT", "LPSV", "MFCT", "MFF", "MFMT", "MIC",
-    "PORT", "SMNT", "STOU", "XCRC", "XMD5", "XSHA1", "XSHA256", "XSEM", "XRSQ",
+const NOT_DONE: [&str; 22] = [
+    "ADAT", "CCC", "CONF", "ENC", "EPRT", "HASH", "HOST", "LANG", "LPRT", "LPSV", "MFCT", "MFF", "MFMT", "MIC", "PORT",
+    "SMNT", "XCRC", "XMD5", "XSHA1", "XSHA256", "XSEM", "XRSQ",
 ];
 
 impl Command {
@@ -166,6 +169,8 @@ impl Command {
             "STRU" => only(arg?, "F", Self::Stru),
             "MODE" => only(arg?, "S", Self::Mode),
             "STOR" => text().map(Self::Stor),
+            "APPE" => text().map(Self::Appe),
+            "STOU" => Ok(Self::Stou(arg?.to_owned())),
             "RETR" => text().map(Self::Retr),
             "REST" => number(arg?).map(Self::Rest),
             "ALLO" => allo(arg?),
@@ -334,7 +339,7 @@ mod tests {
             ("REST -1", 501),
             ("REST 99999999999999999999", 501),
             ("QUIT now", 501),
-            ("APPE x", 502),
+            ("EPRT x", 502),
             ("PORT 1,2,3,4,5,6", 502),
             ("MODE Z", 504),
             ("TYPE E", 504),

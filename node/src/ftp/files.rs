@@ -5,7 +5,7 @@ use super::upload::Receiver;
 use crate::cluster::{Change, File, Head, Location, Outcome, Refusal};
 use crate::path::FtpPath;
 use crate::peer::{ClusterHandle, ReadRefused, Stopped};
-use crate::replica::{Download, ReadError, Replicas, Upload, UploadError, Uploaded};
+use crate::replica::{Download, ReadError, Replicas, Restored, Upload, UploadError, Uploaded};
 use crate::store::{Conflicted, Row, Store};
 use std::future::Future;
 use std::pin::Pin;
@@ -35,6 +35,13 @@ pub(crate) trait Files: Send + Sync {
     fn change(&self, change: Change) -> Answer<'_, Result<Result<Outcome, Refusal>, Stopped>>;
     /// Takes the lock for a change with bytes.
     fn begin(&self, change: Change) -> Answer<'_, Result<Box<dyn Pending>, UploadError>>;
+    /// Takes all bytes of an append, behind those of what is there that are to be stored anew, and makes it.
+    fn append<'a>(
+        &'a self,
+        change: Change,
+        restored: Option<Restored>,
+        source: &'a mut Receiver,
+    ) -> Answer<'a, Result<Uploaded, UploadError>>;
     /// Opens a version from byte `offset` on.
     fn open<'a>(
         &'a self,
@@ -93,6 +100,14 @@ impl Files for Cluster {
             let upload = self.replicas.begin(change).await?;
             Ok(Box::new(upload) as Box<dyn Pending>)
         })
+    }
+    fn append<'a>(
+        &'a self,
+        change: Change,
+        restored: Option<Restored>,
+        source: &'a mut Receiver,
+    ) -> Answer<'a, Result<Uploaded, UploadError>> {
+        Box::pin(self.replicas.append(change, restored, source))
     }
     fn open<'a>(
         &'a self,

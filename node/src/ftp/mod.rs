@@ -28,6 +28,8 @@ mod session_tests;
 mod stream;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod testing_client;
 mod tls;
 #[cfg(test)]
 mod transfer_tests;

@@ -80,7 +80,7 @@ impl From<Refusal> for Reply {
             // The name is not allowed, whatever is there.
             Refusal::Reserved | Refusal::IntoItself | Refusal::TooLong => 553,
             Refusal::TooFewCopies => 452,
-            Refusal::Busy | Refusal::LockWait | Refusal::TooManyExtents => 450,
+            Refusal::Busy | Refusal::LockWait | Refusal::Changed | Refusal::TooManyExtents => 450,
             Refusal::NoLeader | Refusal::Unknown => 451,
             Refusal::Stalled => 426,
             // No verb of FTP asks for that.
@@ -114,6 +114,7 @@ impl From<UploadError> for Reply {
             UploadError::Refused(refusal) => refusal.into(),
             UploadError::Source(_) => Self::new(426, format!("{} Nothing was changed.", sentence(&error))),
             UploadError::NoReplica(_) => Self::new(452, sentence(&error)),
+            UploadError::Base(error) => error.into(),
             UploadError::Stopped => Stopped.into(),
         }
     }

@@ -3,30 +3,28 @@
 use super::config::FtpConfig;
 use super::files::{Answer, Files, Pending};
 use super::listener::{FtpTasks, serve_files};
+pub(crate) use super::testing_client::Client;
 use super::tls::FtpTls;
 use super::upload::Receiver;
 use super::users::Users;
 use crate::cluster::{
-    Change, Epoch, File, Hash, Head, Hlc, Location, OpId, Outcome, Position, Refusal, Stamp, Version,
+    BlobId, Change, Epoch, Extent, File, Hash, Head, Hlc, Location, OpId, Outcome, Position, Refusal, Stamp, Version,
 };
 use crate::path::FtpPath;
 use crate::peer::{ReadRefused, Stopped};
-use crate::replica::{Download, ReadError, Source as _, UploadError, Uploaded};
+use crate::replica::{Download, ReadError, Restored, Source as _, UploadError, Uploaded};
 use crate::store::{Conflicted, Row};
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 /// Bound of every wait.
@@ -112,7 +110,12 @@ impl Memory {
 
 fn file(bytes: &[u8]) -> Version {
     Version::File(File {
-        extents: vec![],
+        extents: vec![Extent {
+            blob: BlobId::default(),
+            offset: 0,
+            length: bytes.len() as u64,
+            hash: blake3::hash(bytes).into(),
+        }],
         size: bytes.len() as u64,
         // Lets `open` find the bytes again.
         hash: Some(Hash::from(blake3::hash(bytes))),
@@ -195,6 +198,24 @@ impl Files for Tree {
             Ok(Box::new(Uploading { memory: self.0.clone(), path }) as Box<dyn Pending>)
         })
     }
+    fn append<'a>(
+        &'a self,
+        change: Change,
+        restored: Option<Restored>,
+        source: &'a mut Receiver,
+    ) -> Answer<'a, Result<Uploaded, UploadError>> {
+        Box::pin(async move {
+            let Change::Append { path, cut } = change else { return Err(Refusal::Busy.into()) };
+            let bytes = all(source).await?;
+            self.0.refused()?;
+            let keep = cut.map_or(u64::MAX, |cut| cut.keep + restored.map_or(0, |restored| restored.length));
+            let mut whole = self.0.file(path.as_str()).unwrap_or_default();
+            whole.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+            whole.extend_from_slice(&bytes);
+            self.0.put(path.as_str(), Some(&whole));
+            Ok(Uploaded { outcome: outcome(), size: bytes.len() as u64 })
+        })
+    }
     fn open<'a>(&'a self, file: &'a File, _: &'a Location, offset: u64) -> Answer<'a, Result<Download, ReadError>> {
         Box::pin(async move {
             let tree = self.0.tree.lock().unwrap();
@@ -218,16 +239,21 @@ struct Uploading {
 impl Pending for Uploading {
     fn run<'a>(self: Box<Self>, source: &'a mut Receiver) -> Answer<'a, Result<Uploaded, UploadError>> {
         Box::pin(async move {
-            let mut bytes = vec![];
-            while let Some(chunk) = source.next_chunk().await.map_err(UploadError::Source)? {
-                bytes.extend_from_slice(&chunk);
-            }
+            let bytes = all(source).await?;
             self.memory.commits.acquire().await.unwrap().forget();
             let size = bytes.len() as u64;
             self.memory.put(self.path.as_str(), Some(&bytes));
             Ok(Uploaded { outcome: outcome(), size })
         })
     }
+}
+
+async fn all(source: &mut Receiver) -> Result<Vec<u8>, UploadError> {
+    let mut bytes = vec![];
+    while let Some(chunk) = source.next_chunk().await.map_err(UploadError::Source)? {
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
 }
 
 /// A front over [`Memory`].
@@ -302,92 +328,4 @@ impl Front {
 /// The settings of a front that takes plain clients.
 pub(crate) fn plain(config: &mut FtpConfig) {
     config.require_tls = false;
-}
-
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-/// A control connection from the client's side.
-pub(crate) struct Client {
-    stream: Box<dyn Stream>,
-    buffer: Vec<u8>,
-    connector: TlsConnector,
-}
-
-impl Client {
-    pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        timeout(LONG, self.stream.write_all(bytes)).await.unwrap().unwrap();
-        self.stream.flush().await.unwrap();
-    }
-    /// The next reply, all its lines joined; code 0 when the connection is closed.
-    pub(crate) async fn reply(&mut self) -> (u16, String) {
-        let mut lines: Vec<String> = vec![];
-        loop {
-            let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") else {
-                let read = timeout(LONG, self.stream.read_buf(&mut self.buffer)).await.expect("a reply in time");
-                if read.unwrap_or(0) == 0 {
-                    return (0, String::new());
-                }
-                continue;
-            };
-            let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
-            let line = String::from_utf8(line[..end].to_vec()).unwrap();
-            lines.push(line.clone());
-            if line.as_bytes().get(3) == Some(&b' ') && !line.starts_with(' ') {
-                return (line[..3].parse().unwrap(), lines.join("\n"));
-            }
-        }
-    }
-    pub(crate) async fn command(&mut self, line: &str) -> (u16, String) {
-        self.send(format!("{line}\r\n").as_bytes()).await;
-        self.reply().await
-    }
-    pub(crate) async fn expect(&mut self, line: &str, code: u16) -> String {
-        let (got, text) = self.command(line).await;
-        assert_eq!(got, code, "{line}: {text}");
-        text
-    }
-    pub(crate) async fn replies(&mut self, codes: &[u16]) {
-        for code in codes {
-            let (got, text) = self.reply().await;
-            assert_eq!(got, *code, "{text}");
-        }
-    }
-    /// AUTH TLS.
-    pub(crate) async fn secure(mut self) -> Self {
-        self.expect("AUTH TLS", 234).await;
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = timeout(LONG, self.connector.connect(name, self.stream)).await.unwrap().unwrap();
-        Self { stream: Box::new(stream), buffer: vec![], connector: self.connector }
-    }
-    /// EPSV, and the TCP connection.
-    pub(crate) async fn data(&mut self) -> TcpStream {
-        let text = self.expect("EPSV", 229).await;
-        let port: u16 = text.split('|').nth(3).unwrap().parse().unwrap();
-        TcpStream::connect(("127.0.0.1", port)).await.unwrap()
-    }
-    /// TLS over a data connection.
-    pub(crate) async fn secure_data(&self, stream: TcpStream) -> tokio_rustls::client::TlsStream<TcpStream> {
-        let name = ServerName::try_from("localhost").unwrap();
-        timeout(LONG, self.connector.connect(name, stream)).await.unwrap().unwrap()
-    }
-    /// STOR of all bytes, to the last reply.
-    pub(crate) async fn store(&mut self, path: &str, bytes: &[u8], tls: bool) -> (u16, String) {
-        let data = self.data().await;
-        self.expect(&format!("STOR {path}"), 150).await;
-        let mut data: Box<dyn Stream> = if tls { Box::new(self.secure_data(data).await) } else { Box::new(data) };
-        timeout(LONG, data.write_all(bytes)).await.unwrap().unwrap();
-        data.shutdown().await.unwrap();
-        self.reply().await
-    }
-    /// Whatever a command sends, to its 226.
-    pub(crate) async fn fetch(&mut self, command: &str, tls: bool) -> Vec<u8> {
-        let data = self.data().await;
-        self.expect(command, 150).await;
-        let mut data: Box<dyn Stream> = if tls { Box::new(self.secure_data(data).await) } else { Box::new(data) };
-        let mut bytes = vec![];
-        timeout(LONG, data.read_to_end(&mut bytes)).await.unwrap().unwrap();
-        self.replies(&[226]).await;
-        bytes
-    }
 }

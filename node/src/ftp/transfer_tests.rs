@@ -32,6 +32,53 @@ async fn bytes_come_back_as_they_went_plain_and_with_tls() {
 }
 
 #[tokio::test]
+async fn bytes_go_to_the_end_of_what_is_there_or_to_where_rest_says() {
+    let front = Front::start(plain).await;
+    let mut client = front.login("ana", false).await;
+    for (file, rest, command, there) in [
+        (None, None, "APPE f", "bytes"),
+        (Some("some "), None, "APPE f", "some bytes"),
+        (Some("some of"), Some(5), "STOR f", "some bytes"),
+        (Some("some "), Some(5), "STOR f", "some bytes"),
+        (Some("some "), Some(0), "STOR f", "bytes"),
+    ] {
+        let _ = client.command("DELE f").await;
+        if let Some(file) = file {
+            front.memory.put("/f", Some(file.as_bytes()));
+        }
+        if let Some(rest) = rest {
+            client.expect(&format!("REST {rest}"), 350).await;
+        }
+        assert_eq!(client.give(command, b"bytes", false).await.1.0, 226, "{command} {rest:?}");
+        assert_eq!(front.memory.file("/f").as_deref(), Some(there.as_bytes()), "{command} {rest:?}");
+    }
+    front.memory.put("/d", None);
+    for (rest, command, code) in [(6, "STOR f", 554), (1, "STOR none", 554), (1, "STOR d", 550), (1, "APPE f", 504)] {
+        client.expect(&format!("REST {rest}"), 350).await;
+        client.expect(command, code).await;
+    }
+    client.expect("APPE d", 550).await;
+    client.expect("REST 1", 350).await;
+    client.expect("TYPE A", 200).await;
+    client.expect("STOR f", 504).await;
+}
+
+#[tokio::test]
+async fn unique_names_are_said_and_are_unique() {
+    let front = Front::start(plain).await;
+    let mut client = front.login("leo", false).await;
+    let mut names = vec![];
+    for (command, begins) in [("STOU", "/file."), ("STOU", "/file."), ("STOU a b", "/a b.")] {
+        let (begun, (code, _)) = client.give(command, b"x", false).await;
+        let name = begun.strip_prefix("150 FILE: ").unwrap_or_else(|| panic!("{begun}")).to_owned();
+        assert!(code == 226 && name.starts_with(begins), "{name}");
+        assert_eq!(front.memory.file(&format!("/leo{name}")).as_deref(), Some(&b"x"[..]));
+        assert!(!names.contains(&name));
+        names.push(name);
+    }
+}
+
+#[tokio::test]
 async fn texts_are_converted_in_type_a() {
     let front = Front::start(plain).await;
     let mut client = front.login("ana", false).await;

@@ -76,21 +76,31 @@ pub(crate) struct Driver {
     disk: DiskWatch,
     to_drop: Vec<BlobId>,
     dropping: bool,
-    fetches: mpsc::Sender<Fetch>,
+    orders: mpsc::Sender<Order>,
     reporting: bool,
     looked: Instant,
     background: JoinSet<Background>,
 }
 
-/// Blobs to copy to this disk; whoever takes it says [`ClusterHandle::fetched`](super::ClusterHandle::fetched).
+/// Blobs that the member wants on this disk.
 #[derive(Debug)]
-pub struct Fetch {
-    /// Its number.
-    pub id: u64,
-    /// Whole blobs.
-    pub extents: Vec<Extent>,
-    /// Where they may be had.
-    pub sources: Vec<NodeId>,
+pub enum Order {
+    /// Copies; whoever makes them says [`ClusterHandle::fetched`](super::ClusterHandle::fetched).
+    Fetch {
+        /// Its number.
+        id: u64,
+        /// Whole blobs.
+        extents: Vec<Extent>,
+        /// Where they may be had.
+        sources: Vec<NodeId>,
+    },
+    /// One of several that are here; whoever makes it says [`ClusterHandle::merged`](super::ClusterHandle::merged).
+    Merge {
+        /// Its name.
+        blob: BlobId,
+        /// Its bytes, in order.
+        run: Vec<Extent>,
+    },
 }
 
 /// A panic in the driver leaves a node that others take for alive: end the process instead.
@@ -112,7 +122,7 @@ impl Driver {
         member: Member,
         peers: Peers,
         greeter: Arc<Greeter>,
-        fetches: mpsc::Sender<Fetch>,
+        orders: mpsc::Sender<Order>,
     ) -> Self {
         Self {
             clock,
@@ -128,7 +138,7 @@ impl Driver {
             disk: DiskWatch::default(),
             to_drop: Vec::new(),
             dropping: false,
-            fetches,
+            orders,
             reporting: false,
             looked: Instant::now(),
             background: JoinSet::new(),
@@ -294,8 +304,13 @@ impl Driver {
             }
             Output::DropBlobs(blobs) => self.to_drop.extend(blobs),
             Output::Fetch { id, extents, sources } => {
-                if self.fetches.try_send(Fetch { id, extents, sources }).is_err() {
+                if self.orders.try_send(Order::Fetch { id, extents, sources }).is_err() {
                     self.handle(Input::Fetched { id, good: false });
+                }
+            }
+            Output::Merge { blob, run } => {
+                if self.orders.try_send(Order::Merge { blob, run }).is_err() {
+                    self.handle(Input::Merged { blob, hash: None });
                 }
             }
             Output::Event(event) => {

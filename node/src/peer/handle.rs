@@ -2,7 +2,7 @@
 
 use crate::clock::micros;
 use crate::cluster::{
-    BlobId, Change, FrontEvent, Input, NodeId, OpId, Outcome, PeerInfo, Refusal, Shows, Staged, Status,
+    BlobId, Change, FrontEvent, Hash, Input, NodeId, OpId, Outcome, PeerInfo, Refusal, Shows, Staged, Status,
 };
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,9 +118,14 @@ impl ClusterHandle {
     pub async fn blob_kept(&self, blob: BlobId) -> Result<(), Stopped> {
         self.command(Command::Input(Input::BlobKept(blob))).await
     }
-    /// A [`Fetch`](super::Fetch) ended: whether all its blobs are durable here.
+    /// A [`Fetch`](super::Order::Fetch) ended: whether all its blobs are durable here.
     pub async fn fetched(&self, id: u64, good: bool) -> Result<(), Stopped> {
         self.command(Command::Input(Input::Fetched { id, good })).await
+    }
+
+    /// A [`Merge`](super::Order::Merge) ended: the hash of the new blob, if it is durable here.
+    pub async fn merged(&self, blob: BlobId, hash: Option<Hash>) -> Result<(), Stopped> {
+        self.command(Command::Input(Input::Merged { blob, hash })).await
     }
 
     async fn command(&self, command: Command) -> Result<(), Stopped> {

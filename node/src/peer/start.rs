@@ -3,7 +3,7 @@
 use super::acceptor::accept_peers;
 use super::dialler::Dialler;
 use super::discovery::Discovery;
-use super::driver::{Driver, Fetch, Sources};
+use super::driver::{Driver, Order, Sources};
 use super::greeter::Greeter;
 use super::handle::{ClusterHandle, Peers, random128};
 use crate::clock::Clock;
@@ -22,7 +22,7 @@ const COMMANDS: usize = 1024;
 /// Messages and news of links that wait for the driver.
 const LINK_EVENTS: usize = 1024;
 /// Copies that were asked for and not begun. The core asks for a few at a time.
-const FETCHES: usize = 64;
+const ORDERS: usize = 64;
 /// Peers that called and whose address the dialler has not noted yet.
 const HEARD: usize = 64;
 
@@ -45,7 +45,7 @@ pub struct PeerConfig<D> {
 #[derive(Debug)]
 pub struct PeerTasks {
     tasks: JoinSet<()>,
-    fetches: Option<mpsc::Receiver<Fetch>>,
+    orders: Option<mpsc::Receiver<Order>>,
     stop: CancellationToken,
 }
 
@@ -71,20 +71,20 @@ pub fn start<D: Discovery>(
     let dialler = Dialler::new(greeter.clone(), discovery, &met, hearing, events.clone(), stop.clone());
     let seed = u64::try_from(random128() >> 64).expect("64 bits are left");
     let member = Member::new(clock.now(), core, me.clone(), restored, &*store, seed);
-    let (fetch, fetches) = mpsc::channel(FETCHES);
-    let driver = Driver::new(clock, store, member, peers.clone(), greeter.clone(), fetch);
+    let (order, orders) = mpsc::channel(ORDERS);
+    let driver = Driver::new(clock, store, member, peers.clone(), greeter.clone(), order);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run(Sources { commands: commanded, links, persisted, stop: stop.clone() }));
     tasks.spawn(dialler.run());
     tasks.spawn(accept_peers(listener, greeter, events, heard, stop.clone()));
-    (ClusterHandle::new(me.node, peers, commands), PeerTasks { tasks, fetches: Some(fetches), stop })
+    (ClusterHandle::new(me.node, peers, commands), PeerTasks { tasks, orders: Some(orders), stop })
 }
 
 impl PeerTasks {
     /// Copies that the core wants made; for the first who asks. When nobody takes them they fail.
-    pub fn fetches(&mut self) -> Option<mpsc::Receiver<Fetch>> {
-        self.fetches.take()
+    pub fn orders(&mut self) -> Option<mpsc::Receiver<Order>> {
+        self.orders.take()
     }
     /// Stops everything, and waits for it until `deadline` has passed. Operations that run end with
     /// [`Stopped`](super::Stopped).

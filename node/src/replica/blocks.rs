@@ -19,8 +19,8 @@ pub(crate) struct Blocks {
 
 impl Blocks {
     /// `length` bytes from `offset` on.
-    pub(crate) fn new(file: File, offset: u64, length: u64) -> Self {
-        Self { file: Arc::new(file), offset, left: length, ahead: None }
+    pub(crate) fn new(file: impl Into<Arc<File>>, offset: u64, length: u64) -> Self {
+        Self { file: file.into(), offset, left: length, ahead: None }
     }
     /// The next block of at most [`CHUNK_MAX`] bytes, `None` at the end. A file that is too short is an error. Safe to
     /// cancel: a block that was not handed out comes next.

@@ -1,8 +1,10 @@
 //! File bytes between nodes, on the raw port (2124): written to all replicas at once, read from the nearest that has them.
-//! A STOR goes `write` → `stage` → `fan` → `raw` on this node, `serve` → `sink` on the others; a RETR goes `read` → `raw`.
+//! A STOR goes `write` → `stage` → `fan` → `raw` on this node, `serve` → `sink` on the others; an APPE `write` → `delta` →
+//! `stage`, and the replicas fetch what it brings; a RETR goes `read` → `raw`.
 //! It never touches log, index or locks: what bytes mean is said by the cluster core.
 
 mod blocks;
+mod delta;
 mod fan;
 mod pool;
 mod pull;
@@ -22,9 +24,10 @@ pub use read::*;
 pub use serve::{ReplicaTasks, serve};
 pub use write::*;
 
-use crate::cluster::{BlobId, NodeId};
+use crate::cluster::{BlobId, Hash, NodeId};
 use crate::peer::{ClusterHandle, Greeter, Stopped};
 use crate::store::Store;
+use delta::Deltas;
 use pool::Pool;
 use raw::Raw;
 use std::fmt;
@@ -93,7 +96,8 @@ impl Replicas {
 
 impl Raw {
     fn new(me: NodeId, cluster: Box<dyn Cluster>, store: Arc<Store>, greeter: Arc<Greeter>, limits: Limits) -> Self {
-        Self { me, cluster, store, pool: Pool::new(greeter, limits.clone()), limits, turn: AtomicUsize::new(0) }
+        let pool = Pool::new(greeter, limits.clone());
+        Self { me, cluster, store, pool, limits, deltas: Deltas::default(), turn: AtomicUsize::new(0) }
     }
 }
 
@@ -109,6 +113,8 @@ pub(crate) trait Cluster: fmt::Debug + Send + Sync {
     fn blob_kept(&self, blob: BlobId) -> Answering<'_>;
     /// See [`ClusterHandle::fetched`].
     fn fetched(&self, id: u64, good: bool) -> Answering<'_>;
+    /// See [`ClusterHandle::merged`].
+    fn merged(&self, blob: BlobId, hash: Option<Hash>) -> Answering<'_>;
 }
 
 impl Cluster for ClusterHandle {
@@ -123,5 +129,8 @@ impl Cluster for ClusterHandle {
     }
     fn fetched(&self, id: u64, good: bool) -> Answering<'_> {
         Box::pin(Self::fetched(self, id, good))
+    }
+    fn merged(&self, blob: BlobId, hash: Option<Hash>) -> Answering<'_> {
+        Box::pin(Self::merged(self, blob, hash))
     }
 }

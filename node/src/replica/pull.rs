@@ -1,9 +1,12 @@
-//! Copies that the core wants on this disk: each blob from the first source that has it, durable before the core is told.
-//! It never decides what belongs where, and gives up rather than wait: the core asks again.
+//! Blobs that the core wants on this disk: copies, each from the first source that has it, and one blob made of several,
+//! from this disk alone. All are durable before the core is told. It never decides what belongs where, and gives up rather
+//! than wait: the core asks again.
 
+use super::delta::{Collecting, Kept};
 use super::raw::Raw;
-use crate::cluster::{Extent, NodeId};
-use crate::peer::Fetch;
+use super::wire::{Failure, RawError};
+use crate::cluster::{BlobId, Extent, Hash, NodeId};
+use crate::peer::Order;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::mpsc;
@@ -11,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Takes orders until it is cancelled; what is running then is cut. The core bounds how many there are.
-pub(super) async fn pull(raw: Arc<Raw>, mut orders: mpsc::Receiver<Fetch>, cancel: CancellationToken) {
+pub(super) async fn pull(raw: Arc<Raw>, mut orders: mpsc::Receiver<Order>, cancel: CancellationToken) {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
@@ -25,14 +28,49 @@ pub(super) async fn pull(raw: Arc<Raw>, mut orders: mpsc::Receiver<Fetch>, cance
     }
 }
 
-async fn carry_out(raw: Arc<Raw>, order: Fetch) {
-    let mut good = true;
-    for extent in &order.extents {
-        good = good && bring(&raw, extent, &order.sources).await;
+async fn carry_out(raw: Arc<Raw>, order: Order) {
+    let told = match order {
+        Order::Fetch { id, extents, sources } => {
+            let mut good = true;
+            for extent in &extents {
+                good = good && bring(&raw, extent, &sources).await;
+            }
+            raw.cluster.fetched(id, good).await
+        }
+        Order::Merge { blob, run } => {
+            let made = merge(&raw, blob, &run).await;
+            if let Err(error) = &made {
+                tracing::info!(%blob, %error, "extents could not be merged");
+            }
+            raw.cluster.merged(blob, made.ok()).await
+        }
+    };
+    if told.is_err() {
+        tracing::debug!("what the cluster wanted ended after the cluster");
     }
-    if raw.cluster.fetched(order.id, good).await.is_err() {
-        tracing::debug!(id = order.id, "a copy ended after the cluster");
+}
+
+/// Makes one blob of a run of extents, all of which are here. Each is checked: what rotted must not get a new hash.
+async fn merge(raw: &Arc<Raw>, blob: BlobId, run: &[Extent]) -> Result<Hash, RawError> {
+    let mut collecting = Collecting::new(raw);
+    for extent in run {
+        let here = raw.get_local(extent.blob, extent.offset, extent.length).await?;
+        let mut incoming = here.ok_or(Failure::NotHere)?;
+        let mut hasher = blake3::Hasher::new();
+        while let Some(chunk) = incoming.next(&raw.pool).await? {
+            hasher.update(&chunk);
+            collecting.push(&chunk).await?;
+        }
+        if Hash::from(hasher.finalize()) != extent.hash {
+            return Err(RawError::Damaged);
+        }
     }
+    let whole = collecting.end().await?;
+    match whole.bytes {
+        Kept::Memory(bytes) => raw.stage_small(blob, bytes).await?,
+        Kept::Disk(waiting) => raw.name(blob, waiting.writer.ok_or(Failure::Disk)?).await?,
+    }
+    Ok(whole.hash)
 }
 
 /// Whether the whole blob is here now.
@@ -51,7 +89,7 @@ async fn bring(raw: &Raw, extent: &Extent, sources: &[NodeId]) -> bool {
 mod tests {
     use super::*;
     use crate::replica::Limits;
-    use crate::replica::testing::{blob, node, nodes, noise};
+    use crate::replica::testing::{blob, extent, node, nodes, noise};
     use std::time::Duration;
     use tokio::time::timeout;
 
@@ -59,10 +97,7 @@ mod tests {
     async fn a_version_is_copied_from_whoever_has_each_blob_or_said_to_have_failed() {
         let (town, nodes) = nodes(3, Limits::default()).await;
         let bytes = [noise(100), noise(300_000)];
-        let extent = |n: usize| {
-            let (length, hash) = (bytes[n].len() as u64, blake3::hash(&bytes[n]).into());
-            Extent { blob: blob(n as u128), offset: 0, length, hash }
-        };
+        let extent = |n: usize| extent(blob(n as u128), &bytes[n]);
         nodes[0].raw.put_small(node(2), blob(0), &bytes[0].clone().into()).await.unwrap();
         let (blocks, taken) = mpsc::channel(4);
         blocks.send(crate::replica::raw::Block::Bytes(bytes[1].clone().into())).await.unwrap();
@@ -75,8 +110,8 @@ mod tests {
         pulling.spawn(pull(nodes[2].raw.clone(), orders, stop.clone()));
         let sources = vec![node(3), node(1), node(2)];
         let extents = vec![extent(0), extent(1)];
-        order.send(Fetch { id: 1, extents: extents.clone(), sources }).await.unwrap();
-        order.send(Fetch { id: 2, extents, sources: vec![node(2)] }).await.unwrap();
+        order.send(Order::Fetch { id: 1, extents: extents.clone(), sources }).await.unwrap();
+        order.send(Order::Fetch { id: 2, extents, sources: vec![node(2)] }).await.unwrap();
         let told = async {
             while town.fetched.lock().unwrap().len() < 2 {
                 tokio::task::yield_now().await;
@@ -92,5 +127,37 @@ mod tests {
         );
         stop.cancel();
         pulling.join_next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn extents_become_one_blob_and_what_rotted_becomes_none() {
+        let (town, nodes) = nodes(1, Limits::default()).await;
+        let raw = &nodes[0].raw;
+        for (name, sizes) in [(7, [100, 0, 300_000]), (8, [10, 20, 30])] {
+            let bytes = sizes.map(noise);
+            let mut run = vec![];
+            for (n, bytes) in bytes.iter().enumerate() {
+                let blob = blob(name * 10 + n as u128);
+                run.push(extent(blob, bytes));
+                if bytes.len() as u64 > crate::store::INLINE_MAX {
+                    let (blocks, taken) = mpsc::channel(4);
+                    blocks.send(crate::replica::raw::Block::Bytes(bytes.clone().into())).await.unwrap();
+                    blocks.send(crate::replica::raw::Block::End(300_000, run[n].hash)).await.unwrap();
+                    raw.put_large(node(1), blob, taken).await.unwrap();
+                } else {
+                    raw.put_small(node(1), blob, &bytes.clone().into()).await.unwrap();
+                }
+            }
+            let hash = merge(raw, blob(name), &run).await.unwrap();
+            assert_eq!(nodes[0].bytes(blob(name)).unwrap(), bytes.concat());
+            assert_eq!(hash, blake3::hash(&bytes.concat()).into());
+            assert!(town.staged.lock().unwrap().contains(&(node(1), blob(name))));
+
+            run[0].hash = Hash([1; 32]);
+            assert!(matches!(merge(raw, blob(9), &run).await, Err(RawError::Damaged)));
+            run[0].blob = blob(1);
+            assert!(matches!(merge(raw, blob(9), &run).await, Err(RawError::Failed(Failure::NotHere))));
+            assert!(nodes[0].bytes(blob(9)).is_none() && nodes[0].is_clean());
+        }
     }
 }

@@ -2,15 +2,16 @@
 //! steps without a socket. It knows nothing of paths, versions or operations.
 
 use super::blocks::Blocks;
+use super::delta::Deltas;
 use super::pool::{Connection, Pool, check_stored, message};
-use super::sink::Sink;
+use super::sink::{Sink, finish};
 use super::wire::{
     Answer, Failure, HEADER_MAX, RawError, Request, append_body, read_chunk, read_hash, within, write_chunk, write_end,
 };
 use super::{Cluster, Limits};
 use crate::cluster::{BlobId, Hash, NodeId};
 use crate::peer::read_frame;
-use crate::store::{INLINE_MAX, Store};
+use crate::store::{BlobWriter, INLINE_MAX, Store};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ pub(crate) struct Raw {
     pub(crate) store: Arc<Store>,
     pub(crate) pool: Pool,
     pub(crate) limits: Limits,
+    /// What waits here for the replicas of appends.
+    pub(crate) deltas: Deltas,
     /// Spreads reads over replicas.
     pub(crate) turn: AtomicUsize,
 }
@@ -138,6 +141,9 @@ impl Raw {
         if let Some(bytes) = self.store.inline(blob) {
             return Ok(range(&bytes, offset, length).map(Incoming::Memory));
         }
+        if let Some(delta) = self.deltas.open(blob) {
+            return Ok(Some(Incoming::File(Blocks::new(delta, offset, length))));
+        }
         let file = self.open_blob(blob, offset, length).await?;
         Ok(file.map(|file| Incoming::File(Blocks::new(file, offset, length))))
     }
@@ -178,6 +184,9 @@ impl Raw {
         moved: &AtomicU64,
     ) -> Result<(), RawError> {
         let origin = |_| RawError::from(Failure::Origin);
+        if from == self.me {
+            return self.adopt(blob).await;
+        }
         let mut incoming = self.get(from, blob, 0, length).await.map_err(origin)?;
         if length <= INLINE_MAX {
             let mut bytes = Vec::new();
@@ -198,6 +207,18 @@ impl Raw {
             Err(RawError::Damaged) => Err(Failure::Origin.into()),
             done => done.map(drop),
         }
+    }
+
+    /// Makes a blob of what this node received for an append.
+    async fn adopt(&self, blob: BlobId) -> Result<(), RawError> {
+        let writer = self.deltas.writer(blob).ok_or(Failure::Origin)?;
+        self.name(blob, writer).await
+    }
+    /// Makes what was written a blob of this node's.
+    pub(crate) async fn name(&self, blob: BlobId, mut writer: BlobWriter) -> Result<(), RawError> {
+        writer.assign(blob);
+        self.cluster.blob_staged(blob).await?;
+        finish(writer, self.limits.stalled).await
     }
 
     async fn take_large(&self, blob: BlobId, mut blocks: mpsc::Receiver<Block>) -> Result<(), RawError> {

@@ -4,11 +4,16 @@
 use super::Replicas;
 use super::raw::{Incoming, Raw};
 use super::wire::RawError;
-use crate::cluster::{Extent, File, Hash, Location, NodeId};
+use crate::cluster::{BlobId, Extent, File, Hash, Location, NodeId};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// A file of one extent that is no longer than this is read before anybody could take it away.
+const AT_ONCE: u64 = 4 << 20;
 
 /// Why a version could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,8 @@ pub struct Stream {
     incoming: Option<(NodeId, Incoming)>,
     /// Nodes that failed since the last byte.
     failed: Vec<NodeId>,
+    /// Says that the blobs are being read; ends with the stream.
+    _keeper: JoinSet<()>,
 }
 
 /// What is to be read of one extent.
@@ -64,6 +71,14 @@ struct Part {
 }
 
 impl Stream {
+    fn new(raw: &Arc<Raw>, nodes: Vec<NodeId>, parts: VecDeque<Part>) -> Self {
+        let mut keeper = JoinSet::new();
+        if parts.len() > 1 || parts.iter().any(|part| part.extent.length > AT_ONCE) {
+            let blobs = parts.iter().map(|part| part.extent.blob).collect();
+            keeper.spawn(keep(raw.clone(), nodes.clone(), blobs));
+        }
+        Self { raw: raw.clone(), nodes, parts, incoming: None, failed: Vec::new(), _keeper: keeper }
+    }
     /// The next chunk, `None` at the end. Safe to cancel. Bytes that fail their hash are an error before the last chunk is handed out.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ReadError> {
         while let Some(part) = self.parts.front_mut() {
@@ -124,6 +139,21 @@ impl Stream {
     }
 }
 
+/// Tells all replicas now and then that blobs are being read: a version that is replaced, or whose extents are merged, stays
+/// for a slow reader.
+async fn keep(raw: Arc<Raw>, nodes: Vec<NodeId>, blobs: Vec<BlobId>) {
+    loop {
+        sleep(raw.limits.keep).await;
+        for &node in &nodes {
+            for &blob in &blobs {
+                if let Err(error) = raw.keep(node, blob).await {
+                    tracing::debug!(%node, %blob, %error, "no sign of life to a replica");
+                }
+            }
+        }
+    }
+}
+
 impl Part {
     /// Checks the next chunk, if there is one, and hands it out.
     fn take(&mut self, chunk: Option<Bytes>) -> Result<Bytes, RawError> {
@@ -165,10 +195,16 @@ pub(super) async fn open(raw: &Arc<Raw>, file: &File, location: &Location, offse
         }
     }
     let nodes = order(raw, &location.nodes);
-    let mut stream = Stream { raw: raw.clone(), nodes, parts, incoming: None, failed: Vec::new() };
+    let mut stream = Stream::new(raw, nodes, parts);
     // Before the client is told that its file comes.
     stream.open().await?;
     Ok(Download::Stream(stream))
+}
+
+/// One whole extent, whose hash is checked before its last bytes are handed out.
+pub(super) fn verified(raw: &Arc<Raw>, extent: Extent, location: &Location) -> Stream {
+    let nodes = order(raw, &location.nodes);
+    Stream::new(raw, nodes, parts(&[extent], 0))
 }
 
 /// What of the extents lies behind `offset`.

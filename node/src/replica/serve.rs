@@ -9,7 +9,7 @@ use super::wire::{
     Answer, CHUNK_MAX, Failure, HEADER_MAX, RawError, Request, read_chunk, read_hash, within, write_chunk, write_end,
 };
 use crate::cluster::{BlobId, Hash, NodeId};
-use crate::peer::{Fetch, Greeted, Port, read_frame, write_frame};
+use crate::peer::{Greeted, Order, Port, read_frame, write_frame};
 use crate::store::INLINE_MAX;
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -38,13 +38,13 @@ pub struct ReplicaTasks {
     tasks: JoinSet<()>,
 }
 
-/// Serves the raw port on `listener`, looks after the idle connections of `replicas`, and makes the copies that the core
+/// Serves the raw port on `listener`, looks after the idle connections of `replicas`, and makes the blobs that the core
 /// wants.
-pub fn serve(listener: TcpListener, replicas: &Replicas, fetches: Option<mpsc::Receiver<Fetch>>) -> ReplicaTasks {
+pub fn serve(listener: TcpListener, replicas: &Replicas, orders: Option<mpsc::Receiver<Order>>) -> ReplicaTasks {
     let mut serving = serve_raw(listener, replicas.raw.clone());
-    if let Some(fetches) = fetches {
+    if let Some(orders) = orders {
         let cancel = serving.cancel.clone();
-        serving.tasks.spawn(pull(replicas.raw.clone(), fetches, cancel));
+        serving.tasks.spawn(pull(replicas.raw.clone(), orders, cancel));
     }
     serving
 }

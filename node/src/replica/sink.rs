@@ -61,17 +61,21 @@ impl Sink {
     }
     /// Makes the blob durable under its name if its bytes hash to `expected`; else nothing of it stays. The fsync of a
     /// large file has a limit of its own.
-    pub(crate) async fn finish(mut self, expected: Hash, limit: Duration) -> Result<u64, RawError> {
+    pub(crate) async fn finish(self, expected: Hash, limit: Duration) -> Result<u64, RawError> {
+        let (writer, size, hash) = self.hold().await?;
+        if hash != expected {
+            return Err(RawError::Damaged);
+        }
+        finish(writer, limit).await?;
+        Ok(size)
+    }
+    /// Ends the bytes without making them a blob: the writer, how many there are, their hash.
+    pub(crate) async fn hold(mut self) -> Result<(BlobWriter, u64, Hash), RawError> {
         if !self.collected.is_empty() {
             self.write().await?;
         }
         let writing = self.pen().await?;
-        if Hash::from(writing.hasher.finalize()) != expected {
-            return Err(RawError::Damaged);
-        }
-        let finishing = spawn_blocking(move || writing.writer.finish());
-        within(limit, async { finishing.await.map_err(RawError::from) }).await??;
-        Ok(self.size)
+        Ok((writing.writer, self.size, writing.hasher.finalize().into()))
     }
 
     async fn write(&mut self) -> Result<(), RawError> {
@@ -96,4 +100,10 @@ impl Sink {
             Pen::Broken => Err(Failure::Disk.into()),
         }
     }
+}
+
+/// [`BlobWriter::finish`], at most `limit` long.
+pub(crate) async fn finish(writer: BlobWriter, limit: Duration) -> Result<(), RawError> {
+    let finishing = spawn_blocking(move || writer.finish());
+    Ok(within(limit, async { finishing.await.map_err(RawError::from) }).await??)
 }

@@ -2,6 +2,7 @@
 //! fail, say `Staged`, follow the leader's wishes until the end. Small files are kept in memory until then and sent again
 //! where needed; of large ones the replicas copy from each other. It never calls bytes staged that were not confirmed.
 
+use super::delta::{Delta, Kept, Offered};
 use super::fan::{Fan, Landed};
 use super::raw::Raw;
 use super::wire::{Failure, RawError};
@@ -59,10 +60,37 @@ pub(crate) async fn stage<O: Steps, S: Source>(
     source: &mut S,
 ) -> Result<(Outcome, u64), UploadError> {
     let moved = Arc::new(AtomicU64::new(0));
-    let mut line = Line::new(raw.clone(), operation, blob, moved.clone());
-    let staged = match line.turn(pin!(pump(&raw, blob, nodes, source, &moved)), &[]).await? {
+    let line = Line::new(raw.clone(), operation, blob, moved.clone());
+    through(line, pin!(pump(&raw, blob, nodes, source, &moved))).await
+}
+
+/// The same of bytes that are all here: the replicas fetch them.
+pub(crate) async fn append<O: Steps>(
+    raw: Arc<Raw>,
+    operation: O,
+    blob: BlobId,
+    nodes: Vec<NodeId>,
+    Delta { length, hash, bytes }: Delta,
+) -> Result<(Outcome, u64), UploadError> {
+    let moved = Arc::new(AtomicU64::new(0));
+    let line = Line::new(raw.clone(), operation, blob, moved.clone());
+    let (own, _offered) = match bytes {
+        Kept::Memory(bytes) => (Origin::Memory(bytes), None),
+        Kept::Disk(waiting) => (Origin::Nodes(vec![raw.me]), Some(Offered::new(&raw, blob, waiting))),
+    };
+    let extent = Extent { blob, offset: 0, length, hash };
+    let put = async { Ok(put(&raw, extent, own, nodes, &moved).await) };
+    through(line, pin!(put)).await
+}
+
+/// Follows an operation whose bytes are staged by `staging`.
+async fn through<O: Steps>(
+    mut line: Line<O>,
+    staging: Pin<&mut impl Future<Output = Result<OnDisks, UploadError>>>,
+) -> Result<(Outcome, u64), UploadError> {
+    let staged = match line.turn(staging, &[]).await? {
         Turn::Worked(staged) => staged?,
-        Turn::Wanted(..) | Turn::Done(_) => return Err(unexpected(blob)),
+        Turn::Wanted(..) | Turn::Done(_) => return Err(unexpected(line.blob)),
     };
     let size = staged.extent.length;
     Ok((settle(line, staged).await?, size))
@@ -72,8 +100,8 @@ pub(crate) async fn stage<O: Steps, S: Source>(
 #[derive(Debug)]
 struct OnDisks {
     extent: Extent,
-    /// All of it, where it is small.
-    memory: Option<Bytes>,
+    /// All of it, where this node has it by itself.
+    own: Option<Origin>,
     have: Vec<NodeId>,
     lost: Vec<NodeId>,
 }
@@ -164,7 +192,10 @@ async fn pump<S: Source>(
         prefix.extend_from_slice(&chunk);
     };
     let prefix = prefix.freeze();
-    let Some(chunk) = large else { return Ok(put_small(raw, blob, nodes, prefix).await) };
+    let Some(chunk) = large else {
+        let extent = Extent { blob, offset: 0, length: prefix.len() as u64, hash: blake3::hash(&prefix).into() };
+        return Ok(put(raw, extent, Origin::Memory(prefix), nodes, &Arc::default()).await);
+    };
 
     let all_lost = |_| UploadError::NoReplica("all replicas failed during the upload".into());
     let mut fan = Fan::new(raw, blob, nodes);
@@ -187,16 +218,13 @@ async fn pump<S: Source>(
     }
     let Landed { size, hash, confirmed, lost } = fan.finish().await.map_err(all_lost)?;
     let extent = Extent { blob, offset: 0, length: size, hash };
-    Ok(OnDisks { extent, memory: None, have: confirmed, lost })
+    Ok(OnDisks { extent, own: None, have: confirmed, lost })
 }
 
-/// All at once, from memory.
-async fn put_small(raw: &Arc<Raw>, blob: BlobId, nodes: Vec<NodeId>, bytes: Bytes) -> OnDisks {
-    let extent = Extent { blob, offset: 0, length: bytes.len() as u64, hash: blake3::hash(&bytes).into() };
-    let bytes = Origin::Memory(bytes);
-    let (have, lost) = obtain(raw, extent, &bytes, nodes, &Arc::default()).await;
-    let Origin::Memory(bytes) = bytes else { unreachable!("made above") };
-    OnDisks { extent, memory: Some(bytes), have, lost }
+/// All at once, from what this node has.
+async fn put(raw: &Arc<Raw>, extent: Extent, own: Origin, nodes: Vec<NodeId>, moved: &Arc<AtomicU64>) -> OnDisks {
+    let (have, lost) = obtain(raw, extent, &own, nodes, moved).await;
+    OnDisks { extent, own: Some(own), have, lost }
 }
 
 /// Where copies come from.
@@ -276,10 +304,8 @@ async fn follow<O: Steps>(line: &mut Line<O>, mut on_disks: OnDisks) -> Result<O
         };
         // Copies that do not count any more still serve as origins, after the others.
         let (counts, rest) = on_disks.have.iter().partition(|node| kept.contains(node));
-        let origin = match on_disks.memory.clone() {
-            Some(bytes) => Origin::Memory(bytes),
-            None => Origin::Nodes([&counts, &rest].into_iter().flatten().copied().collect::<Vec<_>>()),
-        };
+        let others = || Origin::Nodes([&counts, &rest].into_iter().flatten().copied().collect::<Vec<_>>());
+        let origin = on_disks.own.clone().unwrap_or_else(others);
         on_disks.have = counts;
         let (raw, moved) = (line.raw.clone(), line.moved.clone());
         let mut work = pin!(obtain(&raw, on_disks.extent, &origin, nodes, &moved));
@@ -302,7 +328,7 @@ async fn follow<O: Steps>(line: &mut Line<O>, mut on_disks: OnDisks) -> Result<O
 /// Tells the leader how things stand, and waits for what it says.
 async fn report<O: Steps>(line: &mut Line<O>, on_disks: &mut OnDisks) -> Result<Turn<Infallible>, UploadError> {
     let confirmed = on_disks.have.clone();
-    if confirmed.is_empty() && (on_disks.memory.is_none() || on_disks.lost.is_empty()) {
+    if confirmed.is_empty() && (on_disks.own.is_none() || on_disks.lost.is_empty()) {
         return Err(UploadError::NoReplica("all replicas failed".into()));
     }
     if on_disks.lost.is_empty() {

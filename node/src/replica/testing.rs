@@ -5,7 +5,7 @@ use super::raw::Raw;
 use super::serve::{ReplicaTasks, serve_raw};
 use super::stage::Steps;
 use super::{Answering, Cluster, Limits, Source};
-use crate::cluster::{BlobId, Epoch, Extent, FrontEvent, NodeId, OpId, Outcome, Position, Staged, Token};
+use crate::cluster::{BlobId, Epoch, Extent, FrontEvent, Hash, NodeId, OpId, Outcome, Position, Staged, Token};
 use crate::peer::testing::{Authority, info};
 use crate::peer::{Greeter, Identity, PeerTls, Stopped};
 use crate::store::Store;
@@ -60,6 +60,7 @@ pub(super) struct Town {
     pub(super) staged: Mutex<Vec<(NodeId, BlobId)>>,
     pub(super) kept: Mutex<Vec<(NodeId, BlobId)>>,
     pub(super) fetched: Mutex<Vec<(u64, bool)>>,
+    pub(super) merged: Mutex<Vec<(BlobId, Option<Hash>)>>,
 }
 
 #[derive(Debug)]
@@ -78,6 +79,10 @@ impl Cluster for Citizen {
     }
     fn blob_kept(&self, blob: BlobId) -> Answering<'_> {
         self.town.kept.lock().unwrap().push((self.me, blob));
+        Box::pin(async { Ok(()) })
+    }
+    fn merged(&self, blob: BlobId, hash: Option<Hash>) -> Answering<'_> {
+        self.town.merged.lock().unwrap().push((blob, hash));
         Box::pin(async { Ok(()) })
     }
     fn fetched(&self, id: u64, good: bool) -> Answering<'_> {

@@ -51,7 +51,7 @@ pub(crate) enum Request {
         /// Who has it.
         from: NodeId,
     },
-    /// "The front that staged this still lives." Answered by `Kept`.
+    /// "The front that staged this, or reads it, still lives." Answered by `Kept`.
     Keep {
         /// Which.
         blob: BlobId,

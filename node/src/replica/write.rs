@@ -1,9 +1,11 @@
-//! STOR: from the client's chunks to three disks and a committed version. The doors only; the way is in `stage`.
+//! STOR and APPE: from the client's chunks to three disks and a committed version. The doors only; the way is in `stage`.
 
 use super::Replicas;
+use super::delta::collect;
 use super::raw::Raw;
-use super::stage::stage;
-use crate::cluster::{BlobId, Change, FrontEvent, NodeId, Outcome, Refusal};
+use super::read::{ReadError, verified};
+use super::stage::{append, stage};
+use crate::cluster::{BlobId, Change, Extent, FrontEvent, Location, NodeId, Outcome, Refusal};
 use crate::peer::{Operation, Stopped};
 use bytes::Bytes;
 use std::future::Future;
@@ -27,6 +29,9 @@ pub enum UploadError {
     /// Too few replicas took the bytes (disks full, nodes lost).
     #[error("no node could store the bytes: {0}")]
     NoReplica(String),
+    /// What is there already could not be read.
+    #[error(transparent)]
+    Base(#[from] ReadError),
     /// The node stops.
     #[error("the node is shutting down")]
     Stopped,
@@ -56,7 +61,34 @@ pub struct Upload {
     nodes: Vec<NodeId>,
 }
 
+/// Bytes of the version that is there, to be stored anew before those that the client sends: an extent is not cut, for the
+/// hash of a part of it is not known.
+#[derive(Debug, Clone)]
+pub struct Restored {
+    /// The extent they are in.
+    pub extent: Extent,
+    /// How many of its first bytes.
+    pub length: u64,
+    /// Where it is.
+    pub location: Location,
+}
+
 impl Replicas {
+    /// Takes all bytes, then asks for the lock: many clients may append to one file at a time, and a slow one keeps nobody
+    /// waiting. Dropping the future cancels it.
+    pub async fn append<S: Source>(
+        &self,
+        change: Change,
+        restored: Option<Restored>,
+        source: &mut S,
+    ) -> Result<Uploaded, UploadError> {
+        let head =
+            restored.map(|Restored { extent, length, location }| (verified(&self.raw, extent, &location), length));
+        let delta = collect(&self.raw, head, source).await?;
+        let Upload { raw, operation, blob, nodes } = self.begin(change).await?;
+        let (outcome, size) = append(raw, operation, blob, nodes, delta).await?;
+        Ok(Uploaded { outcome, size })
+    }
     /// Asks for lock and plan.
     pub async fn begin(&self, change: Change) -> Result<Upload, UploadError> {
         let mut operation = self.handle.submit(change, self.raw.limits.patience).await?;

@@ -185,6 +185,14 @@ impl BlobWriter {
         }
         Ok(())
     }
+    /// Names the blob anew, before it is finished.
+    pub fn assign(&mut self, blob: BlobId) {
+        self.blob = blob;
+    }
+    /// Opens what was written so far; it can be read for as long as the handle lives, whatever becomes of the blob.
+    pub fn reader(&self) -> Result<File, StoreError> {
+        File::open(&self.staged).map_err(StoreError::io("read a staging file"))
+    }
     fn sync(&mut self) {
         self.file.sync_data().unwrap_or_else(|error| fatal("a blob cannot be synced", &error));
         self.synced_at = self.written;

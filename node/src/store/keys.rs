@@ -9,8 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 
-/// Version of all values; any other is refused when the database is opened.
-pub(super) const FORMAT: u8 = 2;
+/// Version of all values that are written; a newer one is refused when the database is opened.
+pub(super) const FORMAT: u8 = 3;
+/// The oldest version that is read. 3 added the extents of a register to the records of 2, and where they are missing none
+/// were merged.
+pub(super) const OLDEST: u8 = 2;
 
 /// The tables, each a keyspace of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -293,7 +296,7 @@ pub(super) fn framed(bytes: &[u8]) -> Slice {
 /// What is behind the format.
 pub(super) fn payload(bytes: &[u8]) -> &[u8] {
     match bytes.split_first() {
-        Some((&FORMAT, rest)) => rest,
+        Some((OLDEST..=FORMAT, rest)) => rest,
         _ => fatal("a value in the database has an unknown format", &format_args!("{:?}", bytes.first())),
     }
 }

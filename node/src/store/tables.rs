@@ -42,15 +42,18 @@ impl Tables {
             .map_err(refused)?;
         let open = |table: &Table| database.keyspace(table.name(), || options(*table));
         let format = open(&Table::Meta).and_then(|meta| meta.get(keys::format())).map_err(refused)?;
-        if let Some(format) = &format
-            && **format != [keys::FORMAT]
-        {
-            let found = format.first().copied().unwrap_or(0).into();
-            return Err(OpenError::NewerFormat { file: path.to_owned(), found, known: keys::FORMAT.into() });
+        let found = format.as_ref().map(|format| format.first().copied().unwrap_or(0));
+        if let Some(found) = found.filter(|found| !(keys::OLDEST..=keys::FORMAT).contains(found)) {
+            return Err(OpenError::NewerFormat {
+                file: path.to_owned(),
+                found: found.into(),
+                known: keys::FORMAT.into(),
+            });
         }
         let keyspaces = Table::ALL.iter().map(open).collect::<Result<_, _>>().map_err(refused)?;
         let tables = Self { database, keyspaces };
-        if format.is_none() {
+        // From here on an older program would misread what is written.
+        if found != Some(keys::FORMAT) {
             tables.commit(Writes::from([((Table::Meta, keys::format()), Some([keys::FORMAT].into()))]), true);
         }
         Ok(tables)

@@ -25,8 +25,10 @@ pub struct FileReport {
     pub path: FtpPath,
     /// Its length, in bytes.
     pub size: u64,
-    /// BLAKE3 of the whole, as the index has it: none for a file that was appended to.
+    /// BLAKE3 of the whole: as the index has it, or, for a file that was appended to, of the bytes that are here.
     pub hash: Option<Hash>,
+    /// How many extents it has.
+    pub extents: usize,
     /// Which version it is.
     pub position: Position,
     /// Whether it lost a conflict: clients find it under `.conflicts` only. A path may have several.
@@ -153,11 +155,12 @@ impl Disk {
         let listed = head.location.nodes.contains(&self.node);
         let checked = self.bytes(file);
         let absent = matches!(checked, Err(Problem::Absent));
-        let holds = checked.is_ok();
+        let (holds, whole) = (checked.is_ok(), checked.as_ref().ok().copied());
         FileReport {
             path: path.clone(),
             size: file.size,
-            hash: file.hash,
+            hash: file.hash.or(whole),
+            extents: file.extents.len(),
             position: head.position,
             loser,
             nodes: head.location.nodes.clone(),
@@ -168,8 +171,8 @@ impl Disk {
         }
     }
 
-    /// Reads all extents in order; each must have its hash, and all together the file's, where that is known.
-    fn bytes(&self, file: &File) -> Result<(), Problem> {
+    /// Reads all extents in order; each must have its hash, and all together the file's, where that is known: the hash of it.
+    fn bytes(&self, file: &File) -> Result<Hash, Problem> {
         let (mut whole, mut size) = (blake3::Hasher::new(), 0);
         for extent in &file.extents {
             let mut part = blake3::Hasher::new();
@@ -186,7 +189,7 @@ impl Disk {
             return Err(Problem::Size(size));
         }
         let whole = Hash::from(whole.finalize());
-        if file.hash.is_none_or(|hash| hash == whole) { Ok(()) } else { Err(Problem::Whole) }
+        if file.hash.is_none_or(|hash| hash == whole) { Ok(whole) } else { Err(Problem::Whole) }
     }
 
     fn read(&self, extent: &Extent, mut each: impl FnMut(&[u8])) -> Result<(), Problem> {

@@ -226,8 +226,13 @@ impl Control {
 
     /// STOR to its end; the reply is the caller's to judge, a refusal before the first byte too.
     pub(crate) fn put(&mut self, path: &str, bytes: &[u8]) -> Outcome<Reply> {
+        self.give(&format!("STOR {path}"), bytes)
+    }
+
+    /// The same of any command that takes bytes.
+    pub(crate) fn give(&mut self, command: &str, bytes: &[u8]) -> Outcome<Reply> {
         let data = self.passive()?;
-        let reply = self.command(&format!("STOR {path}"))?;
+        let reply = self.command(command)?;
         if !matches!(reply.code, 125 | 150) {
             return Ok(reply);
         }

@@ -6,6 +6,7 @@
 //! or fails where `TREBOL_REQUIRE_NETWORKS=1`. `TREBOL_LONG=1` makes files large, and `TREBOL_FILES`
 //! asks for the test of large indexes.
 
+mod append;
 mod bad_peers;
 mod clients;
 mod cluster;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         bad_peers::STORIES,
         inputs::STORIES,
         edges::STORIES,
+        append::STORIES,
         partition::STORIES,
         scale::STORIES,
     ];

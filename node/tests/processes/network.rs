@@ -149,6 +149,38 @@ impl Network {
         self.spaces[1..].iter().map(sent).sum()
     }
 
+    /// From now on, bytes to and from the ports of each node are counted.
+    pub(crate) fn count(&self) -> Outcome {
+        for space in &self.spaces[1..] {
+            let rules = |port: u16| {
+                format!(
+                    "add rule inet count out tcp dport {port} counter\nadd rule inet count out tcp sport {port} counter\n"
+                )
+            };
+            let script = format!(
+                "add table inet count\ndelete table inet count\nadd table inet count\n\
+                 add chain inet count out {{ type filter hook output priority 0; }}\n{}{}",
+                rules(2123),
+                rules(2124)
+            );
+            nft(space, &["-f", "-"], &script)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of packets that nodes sent to and from this port of theirs since then.
+    pub(crate) fn counted(&self, port: u16) -> Outcome<u64> {
+        let mut bytes = 0;
+        for space in &self.spaces[1..] {
+            let said = nft(space, &["list", "table", "inet", "count"], "")?;
+            for line in said.lines().filter(|line| line.contains(&format!("port {port} "))) {
+                let count = line.rsplit(' ').next().and_then(|word| word.parse::<u64>().ok());
+                bytes += count.ok_or_else(|| format!("no counter in {line:?}"))?;
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Five nodes with default settings but for `environment`, and the ports that a node has by default.
     fn cluster(&self, environment: &[(&'static str, &str)]) -> Outcome<Cluster> {
         let mut cluster = Cluster::empty(tempfile::Builder::new().prefix("trebol-").tempdir()?);
@@ -233,6 +265,17 @@ fn ip(arguments: &[&str]) -> Outcome {
     ensure(ran.status.success(), || {
         format!("ip {} ended with {}: {}", arguments.join(" "), ran.status, String::from_utf8_lossy(&ran.stderr))
     })
+}
+
+/// nftables(8) in a namespace: what it prints.
+fn nft(space: &str, arguments: &[&str], input: &str) -> Outcome<String> {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", space, "nft"]).args(arguments);
+    let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    running.stdin.take().ok_or("no input")?.write_all(input.as_bytes())?;
+    let ran = running.wait_with_output()?;
+    ensure(ran.status.success(), || format!("nft in {space}: {}", String::from_utf8_lossy(&ran.stderr)))?;
+    Ok(String::from_utf8(ran.stdout)?)
 }
 
 fn password_hash() -> Outcome<String> {

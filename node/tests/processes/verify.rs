@@ -15,6 +15,8 @@ const COPIES: usize = 3;
 pub(crate) struct Kept {
     /// BLAKE3 of all bytes, as hex.
     pub(crate) hash: String,
+    /// Runs of bytes it is made of.
+    pub(crate) extents: u64,
     /// Nodes that hold it, verified.
     pub(crate) copies: usize,
 }
@@ -39,14 +41,19 @@ pub(crate) fn all_whole(cluster: &mut Cluster, surplus: Surplus) -> Outcome<BTre
         let mut known = 0;
         for line in said.lines() {
             let row: Value = serde_json::from_str(line).map_err(|error| format!("verify printed {line:?}: {error}"))?;
-            let (Some(path), Some(hash)) = (row["path"].as_str(), row["hash"].as_str()) else { continue };
+            let (Some(path), Some(extents)) = (row["path"].as_str(), row["extents"].as_u64()) else { continue };
             ensure(row["ok"] == true, || format!("{}: {line}", node.name))?;
             known += 1;
             // A loser of a conflict is a version of its own, and whole on three nodes as well.
             let key =
                 if row["loser"] == true { format!("{path} (loser {})", row["position"]) } else { path.to_owned() };
-            let kept = files.entry(key).or_insert_with(|| Kept { hash: hash.to_owned(), copies: 0 });
-            ensure(kept.hash == hash, || format!("{}: two hashes of {path}", node.name))?;
+            let kept = files.entry(key).or_insert_with(|| Kept { hash: String::new(), extents, copies: 0 });
+            // Of a file that was appended to only those know it who have it.
+            if let Some(hash) = row["hash"].as_str() {
+                ensure(kept.hash.is_empty() || kept.hash == hash, || format!("{}: two hashes of {path}", node.name))?;
+                hash.clone_into(&mut kept.hash);
+            }
+            ensure(kept.extents == extents, || format!("{}: two lists of extents of {path}", node.name))?;
             kept.copies += usize::from(row["holds"] == true && row["listed"] == true);
             let extra = row["holds"] == true && row["listed"] != true;
             ensure(!extra || surplus == Surplus::AfterDeath, || format!("{}: a copy too many: {line}", node.name))?;

@@ -86,7 +86,7 @@ impl World {
                 0..=46 => Change::MakeDirectory { path },
                 47..=64 => Change::RemoveDirectory { path },
                 65..=69 => Change::Store { path, create_only: false },
-                70..=72 => Change::Append { path },
+                70..=72 => Change::Append { path, cut: None },
                 73..=77 => Change::Delete { path },
                 78..=82 => Change::Rename { from: self.any_path(), to: path },
                 _ => Change::Rename { from: self.any_directory(), to: self.any_directory() },
@@ -94,7 +94,7 @@ impl World {
         }
         match dice {
             0..=44 => Change::Store { path, create_only: dice < 6 },
-            45..=64 => Change::Append { path },
+            45..=64 => Change::Append { path, cut: None },
             65..=77 => Change::Delete { path },
             78..=91 => Change::Rename { from: path, to: self.any_path() },
             92..=96 => Change::SetModified { path, modified: self.now },

@@ -1,9 +1,9 @@
 //! Copies that members have made to their own disks: blobs come from the first source that has them and can be reached, late,
-//! or not at all. Never content: a blob is its name and its length.
+//! or not at all. And blobs that they have made of others. Never content: a blob is its name and its length.
 
 use crate::sim::process::index;
 use crate::sim::world::{SECOND, Step, World};
-use node::cluster::{BlobId, Extent, Input, MS, NodeId};
+use node::cluster::{BlobId, Extent, Hash, Input, MS, NodeId};
 
 /// The end of a copy that a start of a node asked for.
 #[derive(Debug)]
@@ -15,7 +15,44 @@ pub(crate) struct Fetch {
     sources: Vec<usize>,
 }
 
+/// The end of a merge that a start of a node asked for.
+#[derive(Debug)]
+pub(crate) struct Merge {
+    at: usize,
+    boot: u32,
+    blob: BlobId,
+    run: Vec<Extent>,
+}
+
 impl World {
+    pub(crate) fn have_merged(&mut self, at: usize, blob: BlobId, run: Vec<Extent>) {
+        let slow = if self.processes[at].slow_disk_until > self.now { 1500 * MS } else { 5 * MS };
+        let late = if !self.calm && self.rng.chance(5) { self.rng.range(5, 20) * SECOND } else { 0 };
+        let wait = late + self.rng.below(slow) + MS;
+        let boot = self.processes[at].boot;
+        self.history.note(self.now, || format!("{at} makes {blob:?} of {run:?}"));
+        self.plan(wait, Step::Merge(Merge { at, boot, blob, run }));
+    }
+    pub(crate) fn merge(&mut self, merge: Merge) {
+        let Merge { at, boot, blob, .. } = merge;
+        let process = &self.processes[at];
+        if process.boot != boot || process.member.is_none() {
+            return;
+        }
+        if process.paused_until > self.now {
+            let until = process.paused_until;
+            return self.plan_at(until, Step::Merge(merge));
+        }
+        let here = merge.run.iter().all(|e| process.disk.blobs.contains_key(&e.blob));
+        let good = here && (self.calm || self.rng.chance(95));
+        if good {
+            self.totals.merged += 1;
+            self.history.note(self.now, || format!("{at} has made {blob:?}"));
+            self.gets(at, blob, merge.run.iter().map(|e| e.length).sum());
+        }
+        let hash = good.then_some(Hash([(blob.op.0 >> 96) as u8; 32]));
+        self.push(at, Input::Merged { blob, hash });
+    }
     pub(crate) fn order(&mut self, at: usize, id: u64, extents: Vec<Extent>, sources: &[NodeId]) {
         let blobs = extents.into_iter().map(|e| e.blob).collect();
         let sources = sources.iter().map(|n| index(*n)).collect();
@@ -47,11 +84,9 @@ impl World {
             let from = fetch.sources.iter().find(there).filter(|_| good);
             good &= from.is_some();
             let Some(size) = from.and_then(|n| self.processes[*n].disk.blobs.get(&blob).copied()) else { break };
-            self.processes[at].disk.blobs.insert(blob, size);
-            self.processes[at].rotten.remove(&blob);
             self.totals.fetched += 1;
             self.history.note(self.now, || format!("{at} has a copy of {blob:?}"));
-            self.push(at, Input::BlobStaged(blob));
+            self.gets(at, blob, size);
         }
         if !good {
             self.history.note(self.now, || format!("{at} could not fetch {id}"));

@@ -73,6 +73,7 @@ impl Plan {
             repair_last_copy: rng.pick(&[1, 1, 5]) * SECOND,
             repair_after: rng.pick(&[2, 2, 8, 60]) * SECOND,
             repair_copies: rng.pick(&[1, 4, 16]) as usize,
+            merge_extents: rng.pick(&[16, 4, 2]) as usize,
             max_extents: rng.pick(&[64, 64, 3]) as usize,
             records_per_frame: rng.pick(&[512, 512, 3]) as usize,
             effects_per_record: rng.pick(&[1000, 2, 1]) as usize,

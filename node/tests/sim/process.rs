@@ -29,6 +29,8 @@ pub(crate) struct Process {
     pub(crate) lost: Option<Time>,
     /// Blobs that its disk lost and has not got again.
     pub(crate) rotten: BTreeSet<BlobId>,
+    /// Blobs that ever were on its disk.
+    pub(crate) had: BTreeSet<BlobId>,
     /// Will start under another address.
     pub(crate) moves: bool,
     pub(crate) inbox: Vec<Input>,
@@ -71,6 +73,7 @@ impl Process {
             gone: index >= plan.nodes,
             lost: None,
             rotten: BTreeSet::new(),
+            had: BTreeSet::new(),
             moves: false,
             inbox: vec![],
             woken: false,
@@ -223,6 +226,14 @@ impl World {
             let boot = p.boot;
             self.plan(gather, Step::Wake { at, boot });
         }
+    }
+    /// A blob comes to be on its disk.
+    pub(crate) fn gets(&mut self, at: usize, blob: BlobId, size: u64) {
+        let p = &mut self.processes[at];
+        p.disk.blobs.insert(blob, size);
+        p.rotten.remove(&blob);
+        p.had.insert(blob);
+        self.push(at, Input::BlobStaged(blob));
     }
     /// One round of a member: everything queued, then what it wants done.
     pub(crate) fn wake(&mut self, at: usize) -> Result<(), crate::sim::check::Broken> {

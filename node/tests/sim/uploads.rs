@@ -152,10 +152,8 @@ impl World {
         }
         let good = lives && process.paused_until <= self.now;
         if good {
-            self.processes[target].disk.blobs.insert(blob, size);
-            self.processes[target].rotten.remove(&blob);
             self.history.note(self.now, || format!("{target} has the bytes of {blob:?}"));
-            self.push(target, Input::BlobStaged(blob));
+            self.gets(target, blob, size);
         }
         // The bytes came, the word about them does not.
         let heard = !self.net.cut(target, front);

@@ -3,7 +3,7 @@
 use crate::sim::check::copies::{narrow, unrepaired};
 use crate::sim::check::{Broken, Truth};
 use crate::sim::clients::{Client, Reading, Session};
-use crate::sim::fetches::Fetch;
+use crate::sim::fetches::{Fetch, Merge};
 use crate::sim::history::{Detail, History};
 use crate::sim::nemesis::LEADER_WITHIN;
 use crate::sim::net::{Net, Passage};
@@ -75,6 +75,7 @@ pub(crate) enum Step {
     Client(usize),
     Upload(uploads::Step),
     Fetch(Fetch),
+    Merge(Merge),
     /// The operator gives up a node.
     Forget(usize),
     Fault(usize),
@@ -254,6 +255,7 @@ impl World {
             Step::Client(client) => self.client(client)?,
             Step::Upload(step) => self.upload(step),
             Step::Fetch(fetch) => self.fetch(fetch),
+            Step::Merge(merge) => self.merge(merge),
             Step::Forget(node) => self.have_forgotten(node),
             Step::Fault(due) => self.fall_due(due)?,
             Step::Blow { due, at } => self.blow(due, Some(at))?,
@@ -283,6 +285,7 @@ impl World {
                     self.push(at, Input::BlobsDropped(blobs));
                 }
                 Output::Fetch { id, extents, sources } => self.order(at, id, extents, &sources),
+                Output::Merge { blob, run } => self.have_merged(at, blob, run),
                 Output::Event(event) => {
                     self.history.note(self.now, || format!("{at}: {}", brief(&event)));
                     self.totals.elected_after_ack |= self.totals.acks > 0 && self.truth.new_leader(&event);

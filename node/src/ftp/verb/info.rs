@@ -1,5 +1,4 @@
-//! FEAT (RFC 2389), HELP, STAT without a path, SITE HELP (RFC 959, section 4.1.3). What FEAT
-//! lists works, save one thing that it has no word for: REST goes with RETR, and before STOR it is refused (504).
+//! FEAT (RFC 2389), HELP, STAT without a path, SITE HELP (RFC 959, section 4.1.3). What FEAT lists works.
 
 use crate::ftp::command::Level;
 use crate::ftp::reply::Reply;
@@ -20,7 +19,7 @@ pub(super) fn help() -> Reply {
     let verbs = [
         "USER PASS ACCT REIN QUIT AUTH PBSZ PROT FEAT OPTS HELP SITE SYST STAT NOOP CLNT",
         "CWD CDUP PWD MKD RMD XCWD XCUP XPWD XMKD XRMD DELE RNFR RNTO",
-        "TYPE STRU MODE PASV EPSV ALLO REST STOR RETR ABOR",
+        "TYPE STRU MODE PASV EPSV ALLO REST STOR STOU APPE RETR ABOR",
         "LIST NLST MLSD MLST SIZE MDTM",
     ];
     Reply::lines(214, "These commands are implemented:", verbs.map(str::to_owned).to_vec(), "End.")

@@ -1,6 +1,7 @@
 //! One small file per verb or family, headed by its RFC text. A verb checks what holds for it alone, does it, and returns
 //! its reply; codes of failures come from `reply`.
 
+mod append;
 mod conflicts;
 mod directory;
 pub(crate) mod file;
@@ -39,6 +40,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Result<Reply
         Command::OptsUtf8 => Ok(Reply::new(200, "UTF-8 is always on.")),
         Command::OptsMlst(facts) => parameters::opts_mlst(session, &facts),
         Command::Stor(path) => stor::stor(session, &path).await,
+        Command::Appe(path) => append::appe(session, &path).await,
+        Command::Stou(name) => stor::stou(session, &name).await,
         Command::Retr(path) => retr::retr(session, &path).await,
         Command::List(path) => list::list(session, &path, list::Style::Long).await,
         Command::Nlst(path) => list::list(session, &path, list::Style::Names).await,

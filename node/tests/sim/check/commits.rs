@@ -5,7 +5,7 @@ use super::epochs::promise_kept;
 use super::{Broken, Truth};
 use crate::sim::process::{Process, id, index};
 use crate::sim::world::Time;
-use node::cluster::{BlobId, Epoch, NodeId, OpId, Outcome, Position, Record, Version};
+use node::cluster::{BlobId, Epoch, NodeId, OpId, Outcome, Position, Record, Relocated, Version};
 use std::collections::BTreeSet;
 
 /// A replica that a record with staged bytes names and that lacks any of the version's, though its disk lost none.
@@ -16,6 +16,17 @@ pub(super) fn not_whole(record: &Record, processes: &[Process]) -> Option<(BlobI
     copies.find(|(blob, node)| {
         let process = &processes[index(*node)];
         !(process.gone || process.disk.blobs.contains_key(blob) || process.rotten.contains(blob))
+    })
+}
+
+/// A node that is to hold merged extents and never made them.
+fn not_merged(record: &Record, processes: &[Process]) -> Option<(BlobId, NodeId)> {
+    let of = |v: &Relocated| v.extents.iter().flat_map(|e| v.nodes.iter().map(|n| (e.blob, *n))).collect::<Vec<_>>();
+    let mut copies = record.moved().iter().flat_map(of);
+    copies.find(|(blob, node)| {
+        let process = &processes[index(*node)];
+        // What was there may have been lost since, or replaced and collected.
+        !(process.gone || process.lost.is_some() || process.had.contains(blob))
     })
 }
 
@@ -70,6 +81,9 @@ impl Truth {
             return broken("without its leader".into());
         }
         let lasting = |n: &&NodeId| !processes[index(**n)].gone; // a disk that was lost since had it
+        if let Some((blob, node)) = not_merged(record, processes) {
+            return Err(Broken::new("I3", format!("{position:?} says that {node:?} has {blob:?}, which it never had")));
+        }
         if let Some(node) = set.iter().filter(lasting).find(|n| !processes[index(**n)].disk.synced.has(position)) {
             return broken(format!("without {node:?}, whose disk has it not"));
         }

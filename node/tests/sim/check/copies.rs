@@ -6,7 +6,7 @@ use super::{Broken, Truth};
 use crate::sim::disk::Tables;
 use crate::sim::process::{Process, id, index};
 use crate::sim::world::{SECOND, Time};
-use node::cluster::{BlobId, Head, Location, Marks, NodeId, Position, Version};
+use node::cluster::{BlobId, Extent, Head, Location, Marks, NodeId, Position, Version};
 use node::path::FtpPath;
 use std::collections::BTreeSet;
 
@@ -94,16 +94,23 @@ impl Truth {
     }
 
     /// The register of a version as all records make it: the greatest stamp counts.
-    pub(super) fn location(&self, path: &FtpPath, position: Position, scope: &Marks) -> Option<Location> {
+    pub(super) fn location(
+        &self,
+        path: &FtpPath,
+        position: Position,
+        scope: &Marks,
+    ) -> Option<(Location, Vec<Extent>)> {
         let record = self.records.get(&position)?;
         let Version::File(file) = &Self::effect(record, path)?.what else { return None };
         let mut location = Location { stamp: stamp(record), nodes: file.replicas.clone() };
+        let mut extents = &file.extents;
         for by in self.moves.iter().filter(|p| scope.has(**p)).map(|p| &self.records[p]) {
             let of = by.moved().iter().find(|v| v.path == *path && v.position == position);
             if let Some(version) = of.filter(|_| stamp(by) > location.stamp) {
                 location = Location { stamp: stamp(by), nodes: version.nodes.clone() };
+                extents = if version.extents.is_empty() { &file.extents } else { &version.extents };
             }
         }
-        Some(location)
+        Some((location, extents.clone()))
     }
 }

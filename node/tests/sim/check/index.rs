@@ -29,7 +29,7 @@ impl Truth {
         for head in &entry.heads {
             let record = self.records.get(&head.position);
             let said = record.and_then(|r| Self::effect(r, path)).map(|e| &e.what);
-            if said != Some(&head.what) || record.is_some_and(|r| r.hlc != head.hlc) {
+            if said.is_none_or(|said| !self.same(said, &head.what)) || record.is_some_and(|r| r.hlc != head.hlc) {
                 let what = format!("{at} keeps {head:?} at {path}, logged was {said:?}");
                 return Err(Broken::new("I2", what));
             }

@@ -151,12 +151,7 @@ impl Linear {
             asked.end = Some((self.now, end));
         }
     }
-    fn looked(&mut self, began: Time, path: &FtpPath, tables: &Tables) {
-        let seen = match tables.entries.get(path).and_then(|e| e.visible()).map(|head| &head.what) {
-            Some(Version::File(file)) => Seen::Content(file.extents.iter().map(|e| Piece::Bytes(e.blob.op)).collect()),
-            Some(_) => Seen::Content(vec![Piece::Directory]),
-            None => Seen::Absent,
-        };
+    fn looked(&mut self, began: Time, path: &FtpPath, seen: Seen<Piece>) {
         self.looked.push(Looked { path: path.clone(), began, ended: self.now, seen });
     }
 
@@ -230,7 +225,7 @@ fn effect(op: OpId, change: &Change, path: &FtpPath) -> Option<Seeing<Piece>> {
         Change::Store { path: at, create_only } if at == path => {
             Act::Put(vec![Piece::Bytes(op)]).seeing(if *create_only { Seen::Absent } else { Seen::Nothing })
         }
-        Change::Append { path: at } if at == path => Act::Append(Piece::Bytes(op)).seeing(Seen::Nothing),
+        Change::Append { path: at, .. } if at == path => Act::Append(Piece::Bytes(op)).seeing(Seen::Nothing),
         Change::Delete { path: at } | Change::RemoveDirectory { path: at } if at == path => {
             Act::Delete.seeing(Seen::Present)
         }
@@ -253,7 +248,7 @@ fn shown(change: &Change, path: &FtpPath, refusal: Refusal) -> Option<Seeing<Pie
     let at = match change {
         Change::Rename { from, .. } => from,
         Change::Store { path, .. }
-        | Change::Append { path }
+        | Change::Append { path, .. }
         | Change::Delete { path }
         | Change::MakeDirectory { path }
         | Change::RemoveDirectory { path }
@@ -287,7 +282,14 @@ fn seconds(time: Time) -> String {
 impl Truth {
     /// A session that began to read at `began` sees `path` in its node's index, as a leader allowed it.
     pub(crate) fn looked(&mut self, began: Time, path: &FtpPath, tables: &Tables) {
-        self.linear.looked(began, path, tables);
+        let seen = match tables.entries.get(path).and_then(|e| e.visible()).map(|head| &head.what) {
+            Some(Version::File(file)) => {
+                Seen::Content(self.unmerged(&file.extents).iter().map(|e| Piece::Bytes(e.blob.op)).collect())
+            }
+            Some(_) => Seen::Content(vec![Piece::Directory]),
+            None => Seen::Absent,
+        };
+        self.linear.looked(began, path, seen);
     }
     /// Whether one order explains what clients saw of each path; how much of it was checked.
     pub(crate) fn linearizable(&self) -> Result<Coverage, Broken> {

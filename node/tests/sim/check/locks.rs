@@ -4,7 +4,7 @@
 use super::commits::not_whole;
 use super::{Broken, Truth};
 use crate::sim::process::Process;
-use node::cluster::{Change, Effect, Epoch, Marks, OpId, Position, Record, Token, Version};
+use node::cluster::{Change, Effect, Epoch, Extent, Marks, OpId, Position, Record, Token, Version};
 use node::path::FtpPath;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl Truth {
         let said = match change {
             Change::Rename { from, to } if from == to => effects.is_empty(),
             Change::Rename { from, to } => self.moves(from, to, &effects, &before, epoch),
-            _ => says(change, op, &effects, moved),
+            _ => self.says(change, op, &effects, moved),
         };
         if !said {
             let what = format!("{position:?} says {effects:?}, asked for was {change:?}");
@@ -129,47 +129,43 @@ impl Truth {
             && due.iter().all(|(path, what)| {
                 let target = path.moved(from, to).ok();
                 let there = target.and_then(|target| said(&target));
-                said(path) == Some(&Version::Deleted) && there.is_some_and(|there| same(there, what))
+                said(path) == Some(&Version::Deleted) && there.is_some_and(|there| self.same(there, what))
             })
     }
 }
 
-/// The same but for where the bytes are.
-fn same(a: &Version, b: &Version) -> bool {
-    match (a, b) {
-        (Version::File(a), Version::File(b)) => (&a.extents, a.modified) == (&b.extents, b.modified),
-        _ => a == b,
-    }
-}
-
-/// Whether effects are what was asked for; `moved` is what lay at a path before.
-fn says<'a>(
-    change: &Change,
-    op: OpId,
-    effects: &[Effect],
-    moved: impl Fn(&FtpPath) -> Option<&'a [node::cluster::Extent]>,
-) -> bool {
-    let at = |path: &FtpPath| effects.iter().find(|e| e.path == *path).map(|e| &e.what);
-    let file = |path: &FtpPath| if let Some(Version::File(file)) = at(path) { Some(file) } else { None };
-    match change {
-        Change::Store { path, .. } => {
-            effects.len() == 1 && file(path).is_some_and(|f| f.extents.len() == 1 && f.extents[0].blob.op == op)
+impl Truth {
+    /// Whether effects are what was asked for; `moved` is what lay at a path before.
+    fn says(
+        &self,
+        change: &Change,
+        op: OpId,
+        effects: &[Effect],
+        moved: impl Fn(&FtpPath) -> Option<Vec<Extent>>,
+    ) -> bool {
+        let at = |path: &FtpPath| effects.iter().find(|e| e.path == *path).map(|e| &e.what);
+        let file = |path: &FtpPath| if let Some(Version::File(file)) = at(path) { Some(file) } else { None };
+        match change {
+            Change::Store { path, .. } => {
+                effects.len() == 1 && file(path).is_some_and(|f| f.extents.len() == 1 && f.extents[0].blob.op == op)
+            }
+            Change::Append { path, .. } => {
+                let base = moved(path).unwrap_or_default();
+                let grown = |f: &node::cluster::File| {
+                    let extents = self.unmerged(&f.extents);
+                    extents.len() == base.len() + 1 && extents.starts_with(&base) && extents[base.len()].blob.op == op
+                };
+                effects.len() == 1 && file(path).is_some_and(grown)
+            }
+            Change::Delete { path } | Change::RemoveDirectory { path } => at(path) == Some(&Version::Deleted),
+            Change::Forget { .. } => effects.is_empty(),
+            Change::MakeDirectory { path } => matches!(at(path), Some(Version::Directory { .. })),
+            Change::Rename { .. } => false, // see `moves`
+            Change::SetModified { path, modified } => {
+                file(path).is_none_or(|f| f.modified == *modified && Some(self.unmerged(&f.extents)) == moved(path))
+            }
+            Change::Resolve { path, .. } => matches!(at(path), Some(Version::Resolved | Version::Deleted)),
+            Change::Recover { to, .. } => file(to).is_some(),
         }
-        Change::Append { path } => {
-            let base = moved(path).unwrap_or_default();
-            let grown = |f: &node::cluster::File| {
-                f.extents.len() == base.len() + 1 && f.extents.starts_with(base) && f.extents[base.len()].blob.op == op
-            };
-            effects.len() == 1 && file(path).is_some_and(grown)
-        }
-        Change::Delete { path } | Change::RemoveDirectory { path } => at(path) == Some(&Version::Deleted),
-        Change::Forget { .. } => effects.is_empty(),
-        Change::MakeDirectory { path } => matches!(at(path), Some(Version::Directory { .. })),
-        Change::Rename { .. } => false, // see `moves`
-        Change::SetModified { path, modified } => {
-            file(path).is_none_or(|f| f.modified == *modified && Some(f.extents.as_slice()) == moved(path))
-        }
-        Change::Resolve { path, .. } => matches!(at(path), Some(Version::Resolved | Version::Deleted)),
-        Change::Recover { to, .. } => file(to).is_some(),
     }
 }

@@ -7,6 +7,7 @@ mod conflicts;
 pub(crate) mod copies;
 mod drops;
 mod epochs;
+mod extents;
 mod index;
 mod linear;
 mod locks;
@@ -20,7 +21,7 @@ pub(crate) use linear::Coverage;
 use linear::Linear;
 use locks::Locks;
 use node::cluster::{
-    Batch, BlobId, Change, Epoch, Event, Mutation, NodeId, OpId, Outcome, Output, Position, Record, Refusal,
+    Batch, BlobId, Change, Epoch, Event, Extent, Mutation, NodeId, OpId, Outcome, Output, Position, Record, Refusal,
 };
 use node::path::FtpPath;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,8 +77,10 @@ pub(crate) struct Truth {
     by_path: BTreeMap<FtpPath, Vec<Position>>,
     /// Where each copy of an operation ends: an operation of several parts is there when its last part is.
     by_op: BTreeMap<OpId, Vec<Position>>,
-    /// Writes by the blobs of their versions.
+    /// Records by the blobs of the versions that they log or move.
     by_blob: BTreeMap<BlobId, BTreeSet<Position>>,
+    /// What blobs were made of that are others merged.
+    merged: BTreeMap<BlobId, Vec<Extent>>,
     reigns: BTreeMap<Epoch, Reign>,
     /// Reigns in the order in which they began to serve.
     served: Vec<(Epoch, usize)>,
@@ -145,6 +148,7 @@ impl Truth {
                     self.learn_extents(record.position, &effect.what)?;
                 }
             }
+            self.learn_moves(record)?;
             if !record.moved().is_empty() {
                 self.moves.push(record.position);
             }
@@ -171,6 +175,7 @@ impl Truth {
             match output {
                 Output::Send { message, .. } => self.sent(at, message, &processes[at].disk)?,
                 Output::Event(event) => self.event(now, at, event, processes)?,
+                Output::Merge { blob, run } => self.merges_blobs(*blob, run)?,
                 _ => {}
             }
         }

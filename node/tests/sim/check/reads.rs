@@ -28,7 +28,7 @@ impl Truth {
         }
         if let Some(head) = seen
             && let Version::File(file) = &head.what
-            && self.content(head.position, path) != Some(file.extents.as_slice())
+            && self.content(head.position, path) != Some(self.unmerged(&file.extents))
         {
             let what =
                 format!("read {id} of {path} sees {:?}, which was never logged like that: {file:?}", head.position);

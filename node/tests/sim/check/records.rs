@@ -1,9 +1,8 @@
 //! The index as it should be, computed as a set from the records themselves, not in the order of any log.
 
-use super::{Broken, Truth};
+use super::Truth;
 use node::cluster::{Effect, Epoch, Marks, Position, Record, Stamp, Version};
 use node::path::FtpPath;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Truth {
@@ -79,38 +78,6 @@ impl Truth {
         let what = |p: &Position| Self::effect(&self.records[p], path).map(|e| &e.what);
         let beneath = heads.iter().find(|p| !matches!(what(p), Some(Version::File(_))));
         beneath.filter(|p| matches!(what(p), Some(Version::Directory { .. }))).or(heads.first()).copied()
-    }
-    /// Notes what a version is made of. No operation's bytes are in it twice (I9), and it is as long as they are (I10).
-    pub(super) fn learn_extents(&mut self, position: Position, what: &Version) -> Result<(), Broken> {
-        let Version::File(file) = what else { return Ok(()) };
-        let mut ops = BTreeSet::new();
-        if let Some(twice) = file.extents.iter().find(|e| !ops.insert(e.blob.op)) {
-            let what = format!("the version of {position:?} has the bytes of op {:?} twice", twice.blob.op);
-            return Err(Broken::new("I9", what));
-        }
-        if file.size != file.extents.iter().map(|e| e.length).sum::<u64>() {
-            return Err(Broken::new(
-                "I10",
-                format!("the version of {position:?} has other bytes than its length says"),
-            ));
-        }
-        for extent in &file.extents {
-            self.by_blob.entry(extent.blob).or_default().insert(position);
-        }
-        Ok(())
-    }
-    /// How many extents the staged bytes of a record are the last of.
-    pub(crate) fn extents(&self, position: Position) -> usize {
-        let write = self.records.get(&position).and_then(|r| r.write()).filter(|w| w.blob.is_some());
-        let effect = write.and_then(|w| w.effects.first());
-        if let Some(Version::File(file)) = effect.map(|e| &e.what) { file.extents.len() } else { 0 }
-    }
-    /// The extents a version refers to.
-    pub(super) fn content(&self, position: Position, path: &FtpPath) -> Option<&[node::cluster::Extent]> {
-        match &Self::effect(self.records.get(&position)?, path)?.what {
-            Version::File(file) => Some(&file.extents),
-            Version::Directory { .. } | Version::Deleted | Version::Resolved => None,
-        }
     }
 }
 

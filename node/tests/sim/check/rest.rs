@@ -92,10 +92,11 @@ impl Truth {
         if kept != due {
             return Err(Broken::new("I2", format!("{path} has heads {kept:?}, by all records they are {due:?}")));
         }
-        for head in entry.into_iter().flat_map(|e| &e.heads).filter(|h| matches!(h.what, Version::File(_))) {
-            let due = self.location(path, head.position, scope);
-            if due.as_ref() != Some(&head.location) {
-                let what = format!("{path} {:?} is at {:?}, by all records at {due:?}", head.position, head.location);
+        for head in entry.into_iter().flat_map(|e| &e.heads) {
+            let Version::File(file) = &head.what else { continue };
+            let (due, is) = (self.location(path, head.position, scope), (&head.location, &file.extents));
+            if due.as_ref().map(|(location, extents)| (location, extents)) != Some(is) {
+                let what = format!("{path} {:?} is at {is:?}, by all records at {due:?}", head.position);
                 return Err(Broken::new("I2", what));
             }
         }
