@@ -190,6 +190,7 @@ impl Member {
             Input::BlobStaged(blob) | Input::BlobKept(blob) => self.blob_kept(cx, blob),
             Input::Fetched { id, good } => self.fetch_ended(cx, id, good),
             Input::BlobsDropped(blobs) => self.blobs_dropped(cx, &blobs),
+            Input::Damaged(blob) => self.look_after(blob, cx.mono()),
         }
     }
 

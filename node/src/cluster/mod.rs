@@ -39,6 +39,8 @@ mod placement;
 pub mod planted;
 mod plausible;
 mod presence;
+#[cfg(test)]
+mod presence_tests;
 mod read;
 mod recent;
 mod record;

@@ -158,8 +158,9 @@ fn print(totals: &Totals, seeds: u64) {
         t.local_reads, t.refused_reads, t.dropped
     );
     println!(
-        "blobs copied by repair {}, three copies of all at most {} ms after rest, all in one zone {}",
+        "blobs copied by repair {}, bad copies found {}, three copies of all at most {} ms after rest, all in one zone {}",
         t.fetched,
+        t.condemned,
         t.repaired_after / 1000,
         t.narrow
     );

@@ -152,7 +152,7 @@ impl World {
         }
         let good = lives && process.paused_until <= self.now;
         if good {
-            self.processes[target].disk.blobs.insert(blob, size);
+            self.processes[target].disk.put(blob, size);
             self.processes[target].rotten.remove(&blob);
             self.history.note(self.now, || format!("{target} has the bytes of {blob:?}"));
             self.push(target, Input::BlobStaged(blob));
