@@ -2,6 +2,7 @@
 //! It never decides what belongs where, and gives up rather than wait: the core asks again.
 
 use super::raw::Raw;
+use super::wire::{Failure, RawError};
 use crate::cluster::{Extent, NodeId};
 use crate::peer::Fetch;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(super) async fn pull(raw: Arc<Raw>, mut orders: mpsc::Receiver<Fetch>, cance
     }
 }
 
-async fn carry_out(raw: Arc<Raw>, order: Fetch) {
+pub(super) async fn carry_out(raw: Arc<Raw>, order: Fetch) {
     let mut good = true;
     for extent in &order.extents {
         good = good && bring(&raw, extent, &order.sources).await;
@@ -38,11 +39,19 @@ async fn carry_out(raw: Arc<Raw>, order: Fetch) {
 /// Whether the whole blob is here now.
 async fn bring(raw: &Raw, extent: &Extent, sources: &[NodeId]) -> bool {
     let (blob, moved) = (extent.blob, AtomicU64::new(0));
+    let mut in_vain = true;
     for from in sources.iter().filter(|n| **n != raw.me) {
         match raw.fetch(blob, (extent.length, extent.hash), *from, &moved).await {
             Ok(()) => return true,
-            Err(error) => tracing::info!(%blob, %from, %error, "a blob could not be copied from there"),
+            Err(error) => {
+                // Else it is this disk that did not take it.
+                in_vain &= matches!(error, RawError::Failed(Failure::Origin));
+                tracing::info!(%blob, %from, %error, "a blob could not be copied from there");
+            }
         }
+    }
+    if in_vain {
+        raw.store.sought(blob);
     }
     false
 }

@@ -1,5 +1,6 @@
 //! RETR: a version's bytes from this disk or, proxied block by block and never stored, from a replica (specification: the
-//! node in between keeps nothing). A replica that dies is replaced by another at the same offset of the same version.
+//! node in between keeps nothing). A replica that dies is replaced by another at the same offset of the same version. A copy
+//! that turns out to be bad is doubted: its node reads it again.
 
 use super::Replicas;
 use super::raw::{Incoming, Raw};
@@ -27,7 +28,8 @@ pub enum ReadError {
 /// A version's bytes from some offset on.
 #[derive(Debug)]
 pub enum Download {
-    /// All of it is one file on this disk: its handle, where to begin, how many bytes. Fit for sendfile.
+    /// All of it is one file on this disk: its handle, where to begin, how many bytes. Fit for sendfile, which compares no
+    /// hash: other bytes than were stored are the scrubber's to find.
     Local {
         /// The blob's file.
         file: std::fs::File,
@@ -35,6 +37,8 @@ pub enum Download {
         offset: u64,
         /// How many.
         length: u64,
+        /// What to go on with should the file end early. `None` where there is nothing else.
+        elsewhere: Option<Elsewhere>,
     },
     /// Anything else: inline, proxied, several extents.
     Stream(Stream),
@@ -45,10 +49,35 @@ pub enum Download {
 pub struct Stream {
     raw: Arc<Raw>,
     nodes: Vec<NodeId>,
+    /// Whether this node should have all of it.
+    named: bool,
     parts: VecDeque<Part>,
     incoming: Option<(NodeId, Incoming)>,
     /// Nodes that failed since the last byte.
     failed: Vec<NodeId>,
+}
+
+/// The other copies of a file on this disk.
+#[derive(Debug)]
+pub struct Elsewhere {
+    raw: Arc<Raw>,
+    nodes: Vec<NodeId>,
+    extent: Extent,
+}
+
+impl Elsewhere {
+    /// The bytes from the file's byte `at` on, from other nodes: this one's copy ended there or could not be read, and is
+    /// doubted.
+    pub async fn resume(self, at: u64) -> Result<Stream, ReadError> {
+        let Self { raw, nodes, extent } = self;
+        tracing::warn!(blob = %extent.blob, at, "the copy on this disk ended early; the rest comes from another node");
+        raw.doubt(raw.me, extent.blob);
+        let failed = vec![raw.me];
+        let parts = VecDeque::from([Part { extent, at: at - extent.offset, handed: 0, hasher: None }]);
+        let mut stream = Stream { raw, nodes, named: true, parts, incoming: None, failed };
+        stream.open().await?;
+        Ok(stream)
+    }
 }
 
 /// What is to be read of one extent.
@@ -84,9 +113,13 @@ impl Stream {
                 }
                 Err(RawError::Damaged) if part.handed > 0 => {
                     tracing::error!(%node, blob = %part.extent.blob, "bytes do not fit their hash");
+                    self.raw.doubt(node, part.extent.blob);
                     return Err(ReadError::Damaged);
                 }
                 Err(error) => {
+                    if node == self.raw.me || matches!(error, RawError::Damaged) {
+                        self.raw.doubt(node, part.extent.blob);
+                    }
                     tracing::warn!(%node, blob = %part.extent.blob, at = part.at, %error, "replica lost during a download");
                     self.incoming = None;
                     self.failed.push(node);
@@ -115,6 +148,7 @@ impl Stream {
                     self.incoming = Some((node, incoming));
                     return Ok(());
                 }
+                Ok(None) if self.named => self.raw.doubt(node, blob),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%node, %blob, %error, "replica does not serve"),
             }
@@ -157,15 +191,17 @@ pub(super) async fn open(raw: &Arc<Raw>, file: &File, location: &Location, offse
         return Err(ReadError::BeyondEnd);
     }
     let parts = parts(&file.extents, offset);
+    let nodes = order(raw, &location.nodes);
     // Before the leader's word says so, and after it no longer does: a blob that is here is the right one.
     if let (Some(Part { extent, at, .. }), 1) = (parts.front(), parts.len()) {
         let (offset, length) = (extent.offset + *at, extent.length - *at);
         if let Ok(Some(file)) = raw.open_blob(extent.blob, offset, length).await {
-            return Ok(Download::Local { file, offset, length });
+            let elsewhere = Some(Elsewhere { raw: raw.clone(), nodes, extent: *extent });
+            return Ok(Download::Local { file, offset, length, elsewhere });
         }
     }
-    let nodes = order(raw, &location.nodes);
-    let mut stream = Stream { raw: raw.clone(), nodes, parts, incoming: None, failed: Vec::new() };
+    let named = location.nodes.contains(&raw.me);
+    let mut stream = Stream { raw: raw.clone(), nodes, named, parts, incoming: None, failed: Vec::new() };
     // Before the client is told that its file comes.
     stream.open().await?;
     Ok(Download::Stream(stream))
