@@ -17,6 +17,7 @@ mod inputs;
 mod ledger;
 mod network;
 mod partition;
+mod rot;
 mod scale;
 mod strangers;
 mod tree;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         inputs::STORIES,
         edges::STORIES,
         partition::STORIES,
+        rot::STORIES,
         scale::STORIES,
     ];
     let trials = stories.into_iter().flatten().map(trial).collect();
