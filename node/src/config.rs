@@ -157,6 +157,13 @@ settings! {
         /// No TLS between nodes: whoever reaches the ports reads and changes every file
         insecure_peers: bool = false,
     }
+    /// The copies on this node's disk.
+    replica: ReplicaSettings {
+        /// Reads all copies again and replaces rotten ones, at so many MiB a second; 0 for never
+        scrub_mib_s: u64 = 8,
+        /// From the end of one such round to the beginning of the next, in seconds
+        scrub_rest_s: u64 = 86_400,
+    }
     /// Times and bounds of the cluster protocol: the same on every node.
     core: CoreSettings {
         /// Between heartbeats

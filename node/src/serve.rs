@@ -126,6 +126,8 @@ fn limits(settings: &Settings) -> replica::Limits {
     replica::Limits {
         patience,
         stalled: Duration::from_secs(settings.ftp.stall_timeout_s),
+        scrub_rate: settings.replica.scrub_mib_s.saturating_mul(1 << 20),
+        scrub_rest: Duration::from_secs(settings.replica.scrub_rest_s),
         ..replica::Limits::default()
     }
 }

@@ -9,6 +9,7 @@ pub use client::{AskError, ask, forget};
 pub use server::{Admin, serve};
 
 use crate::cluster::{NodeId, Status};
+use crate::store::Integrity;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -79,6 +80,9 @@ pub struct NodeStatus {
     /// Losers of conflicts in this node's index.
     #[serde(default)]
     pub conflicts: u64,
+    /// What reading the copies on this node's disk again has come to.
+    #[serde(default)]
+    pub scrub: Integrity,
     /// The cluster.
     #[serde(flatten)]
     pub cluster: Status,

@@ -94,6 +94,7 @@ impl Admin {
                 pid: std::process::id(),
                 endpoints: self.endpoints,
                 conflicts: self.store.loser_count(),
+                scrub: self.store.integrity(),
                 cluster,
             })),
             Err(stopped) => Answer::Error(stopped.to_string()),

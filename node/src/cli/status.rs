@@ -3,6 +3,7 @@
 use super::{DATA, Failure, dev, dev_directory, print, small_runtime};
 use crate::admin::{AskError, ID_DIGITS, NodeStatus, ask};
 use crate::cluster::{Liveness, NodeId, RoleName};
+use crate::store::Integrity;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,7 @@ fn table(status: &NodeStatus) -> String {
     let leader = cluster.leader.map_or_else(|| "none: writes wait".to_owned(), name);
     let mut text = format!(
         "node    {} ({}), {}\nleader  {leader}\nepoch   {}\nfiles   {}, {} copies missing, {} losers of conflicts\n\
-         index   {}\n\n",
+         index   {}\nscrub   {}\n\n",
         status.name,
         cluster.node,
         role(cluster.role),
@@ -75,6 +76,7 @@ fn table(status: &NodeStatus) -> String {
         cluster.missing_copies,
         status.conflicts,
         cluster.digest,
+        scrub(&status.scrub),
     );
     let mut rows = vec![
         ["NODE", "ID", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "USED", "FREE", "DISK", "CLOCK"].map(str::to_owned),
@@ -96,6 +98,17 @@ fn table(status: &NodeStatus) -> String {
     }
     text.push_str(&columns(&rows));
     text
+}
+
+/// What reading the copies on the node's disk again has come to.
+fn scrub(of: &Integrity) -> String {
+    let Integrity { rounds, blobs, bad, healed, condemned, incurable, .. } = of;
+    let open = if *condemned == 0 {
+        String::new()
+    } else {
+        format!(", bad now {condemned}, of them without a good copy elsewhere {incurable}")
+    };
+    format!("rounds {rounds}, copies read {blobs} ({}), bad {bad}, healed {healed}{open}", bytes(of.bytes))
 }
 
 /// Rows with columns as wide as their widest cell.
@@ -159,6 +172,14 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["a", "bb"], ["ccc", "d"]].map(|row| row.map(str::to_owned));
         assert_eq!(columns(&rows), "a    bb\nccc  d\n");
+    }
+
+    #[test]
+    fn bad_copies_are_named_only_while_there_are_any() {
+        let whole = Integrity { rounds: 2, blobs: 5, bytes: 20 << 10, bad: 1, healed: 1, ..Integrity::default() };
+        assert_eq!(scrub(&whole), "rounds 2, copies read 5 (20 KiB), bad 1, healed 1");
+        let rotten = Integrity { bad: 3, condemned: 2, incurable: 1, ..whole };
+        assert!(scrub(&rotten).ends_with("bad 3, healed 1, bad now 2, of them without a good copy elsewhere 1"));
     }
 
     #[test]

@@ -51,6 +51,8 @@ impl Member {
             }
         }
         for blob in std::mem::take(&mut self.log.unreferenced) {
+            // From here on it waits for its readers, however long ago it was staged.
+            self.collector.staged.remove(&blob);
             self.collector.replaced.insert(blob, cx.mono());
         }
         // What was replaced here may be wanted again: renamed elsewhere, or kept as the loser of a conflict.
@@ -84,7 +86,8 @@ impl Member {
         let staged = self.collector.staged.iter().filter(|(_, since)| old(**since, staged_grace)).map(|(b, _)| *b);
         let replaced =
             self.collector.replaced.iter().filter(|(_, since)| old(**since, replaced_grace)).map(|(b, _)| *b);
-        let due: Vec<BlobId> = staged.chain(replaced).take(AT_ONCE).collect();
+        let due: Vec<BlobId> =
+            staged.chain(replaced).filter(|blob| !self.is_awaited(*blob, now)).take(AT_ONCE).collect();
         if due.is_empty() {
             return;
         }

@@ -6,20 +6,25 @@
 //! about as many bytes behind it, so a byte is written as often as the logarithm of what follows it.
 
 use super::change::Change;
+use super::config::Config;
 use super::decide::Sight;
 use super::io::Output;
 use super::member::{Cx, Member, Role};
 use super::message::{Message, VersionId};
 use super::record::{Body, Effect, Extent, Moved, Relocated, Version};
-use super::types::{BlobId, Hash, Micros, NodeId, OpId};
+use super::types::{BlobId, Hash, MS, Micros, NodeId, OpId};
 use crate::path::FtpPath;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Paths that wait for their turn; more are noted again at their next append.
 const WAITING: usize = 1024;
 /// Runs made into blobs at once, in the cluster and, a few leaders' together, on one node.
 const AT_ONCE: usize = 4;
 
+/// After a run that could not be merged, before the next one of that path.
+const AGAIN: Micros = 30_000 * MS;
+/// From a leader's last word on a blob that was made for it, until it may be collected.
+const AWAITED: Micros = 30_000 * MS;
 /// Bytes per microsecond that a node is given time for.
 const SLOWEST: u64 = 5;
 /// Blobs made for leaders that a node remembers.
@@ -30,12 +35,17 @@ const REMEMBERED: usize = 64;
 pub(super) struct Merging {
     leader: NodeId,
     hash: Option<Hash>,
+    /// When a leader last asked for it.
+    asked: Micros,
 }
 
 /// What the leader of one epoch has compacted.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    waiting: BTreeSet<FtpPath>,
+    /// First come, first served.
+    waiting: VecDeque<FtpPath>,
+    /// Paths of which a run could not be made into one blob, and when: not tried again at once.
+    failed: BTreeMap<FtpPath, Micros>,
     /// By the name of the new blob.
     running: BTreeMap<BlobId, Running>,
 }
@@ -64,6 +74,26 @@ fn run(extents: &[Extent], most: usize) -> Option<usize> {
     Some(from)
 }
 
+impl Compaction {
+    fn note(&mut self, path: FtpPath) {
+        if self.waiting.len() < WAITING && !self.waiting.contains(&path) {
+            self.waiting.push_back(path);
+        }
+    }
+    /// Somebody cannot: an extent is damaged there, perhaps, and about to be fetched anew.
+    fn fail(&mut self, blob: BlobId, now: Micros) {
+        self.failed.retain(|_, at| now.saturating_sub(*at) < AGAIN);
+        if let Some(running) = self.running.remove(&blob)
+            && self.failed.len() < WAITING
+        {
+            self.failed.insert(running.path, now);
+        }
+    }
+    fn has_failed(&self, path: &FtpPath, now: Micros) -> bool {
+        self.failed.get(path).is_some_and(|at| now.saturating_sub(*at) < AGAIN)
+    }
+}
+
 impl Running {
     fn length(&self) -> u64 {
         self.run.iter().map(|e| e.length).sum()
@@ -88,21 +118,24 @@ fn merged(extents: &[Extent], run: &[Extent], whole: Extent) -> Option<Vec<Exten
 
 impl Member {
     /// Notes files that come to have many extents.
-    pub(super) fn note_extents(&mut self, effects: &[Effect]) {
-        let most = self.most_extents();
+    pub(super) fn note_extents(&mut self, cx: Cx<'_>, effects: &[Effect]) {
+        let most = self.most_extents(cx);
         let many = |what: &Version| matches!(what, Version::File(f) if f.extents.len() >= most);
         for path in effects.iter().filter(|e| many(&e.what)).map(|e| e.path.clone()).collect::<Vec<_>>() {
             self.note_for_compaction(path);
         }
     }
-    fn most_extents(&self) -> usize {
-        self.config.merge_extents.min(self.config.max_extents)
+    /// From how many on. While a known node is away nothing is deleted anywhere, and what is merged again and again would
+    /// fill the disks: then only what comes near the limit is.
+    fn most_extents(&self, cx: Cx<'_>) -> usize {
+        let Config { merge_extents, max_extents, .. } = self.config;
+        let away = |n: &NodeId| *n != self.me.node && !self.peers.linked(*n, cx.mono());
+        let late = self.log.state.known.iter().any(away);
+        merge_extents.max(if late { max_extents / 4 * 3 } else { 0 }).min(max_extents)
     }
     fn note_for_compaction(&mut self, path: FtpPath) {
-        if let Role::Lead(lead) = &mut self.role
-            && lead.compaction.waiting.len() < WAITING
-        {
-            lead.compaction.waiting.insert(path);
+        if let Role::Lead(lead) = &mut self.role {
+            lead.compaction.note(path);
         }
     }
 
@@ -113,8 +146,9 @@ impl Member {
         let now = cx.mono();
         let (timeout, rpc) = (self.config.repair_timeout, self.config.rpc);
         let Role::Lead(lead) = &mut self.role else { return };
-        // Somebody cannot; the next append may have better luck.
-        lead.compaction.running.retain(|_, r| now.saturating_sub(r.begun) <= timeout + r.length() / SLOWEST);
+        let late = |r: &Running| now.saturating_sub(r.begun) > timeout + r.length() / SLOWEST;
+        let late: Vec<BlobId> = lead.compaction.running.iter().filter(|(_, r)| late(r)).map(|(b, _)| *b).collect();
+        late.into_iter().for_each(|blob| lead.compaction.fail(blob, now));
         let mut again = vec![];
         for (blob, running) in &mut lead.compaction.running {
             if now.saturating_sub(running.asked) > rpc {
@@ -127,7 +161,7 @@ impl Member {
         }
         while let Role::Lead(lead) = &mut self.role
             && lead.compaction.running.len() < AT_ONCE
-            && let Some(path) = lead.compaction.waiting.pop_first()
+            && let Some(path) = lead.compaction.waiting.pop_front()
         {
             self.start_compaction(cx, path);
         }
@@ -136,11 +170,14 @@ impl Member {
     fn start_compaction(&mut self, cx: Cx<'_>, path: FtpPath) {
         let entry = self.sight(cx).entry(&path);
         let Some((head, Version::File(file))) = entry.visible().map(|head| (head, &head.what)) else { return };
-        let Some(from) = run(&file.extents, self.most_extents()) else { return };
+        let Some(from) = run(&file.extents, self.most_extents(cx)) else { return };
         let Role::Lead(lead) = &mut self.role else { return };
-        // A node that is away would have to fetch the new blob when it comes back. And runs must not overlap.
+        // A node that is away would have to fetch the new blob when it comes back, and who copies the version copies others.
         let away = !head.location.nodes.iter().all(|n| lead.members.contains(n));
-        if away || lead.compaction.running.values().any(|r| r.path == path) {
+        let copied = lead.repair.is_under_way(&VersionId { path: path.clone(), position: head.position });
+        let tried = lead.compaction.has_failed(&path, cx.mono());
+        // Runs of one path must not overlap.
+        if away || copied || tried || lead.compaction.running.values().any(|r| r.path == path) {
             return;
         }
         let run = file.extents[from..].to_vec();
@@ -167,10 +204,10 @@ impl Member {
         }
         let merging = &mut self.presence.merging;
         if let Some(known) = merging.get_mut(&blob).filter(|m| m.hash.is_none() || cx.storage.has_blob(blob)) {
-            known.leader = leader;
+            (known.leader, known.asked) = (leader, cx.mono());
             if let Some(hash) = known.hash {
                 self.blob_kept(cx, blob);
-                self.send(leader, Message::Merged { blob, hash });
+                self.send(leader, Message::Merged { blob, hash: Some(hash) });
             }
             return;
         }
@@ -180,26 +217,34 @@ impl Member {
         }
         let running = merging.values().filter(|m| m.hash.is_none()).count();
         if running < AT_ONCE && run.iter().all(|e| self.holds(cx, e.blob)) {
-            self.presence.merging.insert(blob, Merging { leader, hash: None });
+            self.presence.merging.insert(blob, Merging { leader, hash: None, asked: cx.mono() });
             self.out.push(Output::Merge { blob, run });
         }
     }
 
+    /// Whether a leader waits for others to make a blob that was made here: until its move is logged nothing refers to it.
+    pub(super) fn is_awaited(&self, blob: BlobId, now: Micros) -> bool {
+        self.presence.merging.get(&blob).is_some_and(|m| now.saturating_sub(m.asked) < AWAITED)
+    }
+
     /// It was made, and is durable, or it could not be.
-    pub(super) fn merge_ended(&mut self, blob: BlobId, hash: Option<Hash>) {
+    pub(super) fn merge_ended(&mut self, cx: Cx<'_>, blob: BlobId, hash: Option<Hash>) {
+        // One of that name may have been on its way out.
+        let hash = hash.filter(|_| self.holds(cx, blob));
         let Some(merging) = self.presence.merging.get_mut(&blob) else { return };
         let leader = merging.leader;
         merging.hash = hash;
-        match hash {
-            Some(hash) => self.send(leader, Message::Merged { blob, hash }),
-            None => drop(self.presence.merging.remove(&blob)),
+        if hash.is_none() {
+            self.presence.merging.remove(&blob);
         }
+        self.send(leader, Message::Merged { blob, hash });
     }
 
-    pub(super) fn on_merged(&mut self, cx: Cx<'_>, from: NodeId, blob: BlobId, hash: Hash) {
+    pub(super) fn on_merged(&mut self, cx: Cx<'_>, from: NodeId, blob: BlobId, hash: Option<Hash>) {
         let served = self.serves() && self.lease_ok(cx);
         let Role::Lead(lead) = &mut self.role else { return };
         let Some(running) = lead.compaction.running.get_mut(&blob) else { return };
+        let Some(hash) = hash else { return lead.compaction.fail(blob, cx.mono()) };
         if let Some(made) = running.made.get_mut(&from) {
             *made = Some(hash);
         }
@@ -242,7 +287,8 @@ impl Member {
         self.note_for_compaction(path.clone());
         let entry = self.sight(cx).entry(path);
         let Role::Lead(lead) = &self.role else { return false };
-        entry.visible().is_some_and(|head| head.location.nodes.iter().all(|n| lead.members.contains(n)))
+        !lead.compaction.has_failed(path, cx.mono())
+            && entry.visible().is_some_and(|head| head.location.nodes.iter().all(|n| lead.members.contains(n)))
     }
 }
 

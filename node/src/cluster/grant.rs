@@ -346,7 +346,7 @@ impl Member {
         #[cfg(feature = "planted-bugs")]
         let hlc = if self.config.planted == super::planted::Planted::WallClock { Hlc(wall) } else { hlc };
         let blob = staged.as_ref().map(Staged::blob);
-        self.note_extents(&effects);
+        self.note_extents(cx, &effects);
         let parts = frame::cut(effects, self.config.effects_per_record);
         let count = parts.len() as u64;
         let part = |index| (count > 1).then_some(Part { index, count });

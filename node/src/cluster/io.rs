@@ -94,6 +94,8 @@ pub enum Input {
     },
     /// These blobs were deleted, as [`Output::DropBlobs`] asked.
     BlobsDropped(Vec<BlobId>),
+    /// This node's copy of a blob is bad or gone; [`Storage`](super::Storage) does not show it as one any more.
+    Damaged(BlobId),
 }
 
 /// What a member wants done. Outputs are carried out in order; those that depend on the disk are only handed out once the

@@ -189,8 +189,9 @@ impl Member {
             Input::Read { id } => self.reads.wait(id, cx.mono()),
             Input::BlobStaged(blob) | Input::BlobKept(blob) => self.blob_kept(cx, blob),
             Input::Fetched { id, good } => self.fetch_ended(cx, id, good),
-            Input::Merged { blob, hash } => self.merge_ended(blob, hash),
+            Input::Merged { blob, hash } => self.merge_ended(cx, blob, hash),
             Input::BlobsDropped(blobs) => self.blobs_dropped(cx, &blobs),
+            Input::Damaged(blob) => self.look_after(blob, cx.mono()),
         }
     }
 

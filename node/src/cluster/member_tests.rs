@@ -26,6 +26,9 @@ impl Storage for Empty {
     fn has_blob(&self, _: BlobId) -> bool {
         false
     }
+    fn has_damaged(&self, _: BlobId) -> bool {
+        false
+    }
     fn records_beyond(&self, _: &Marks, _: usize) -> Vec<Arc<Record>> {
         vec![]
     }

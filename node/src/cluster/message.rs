@@ -231,12 +231,12 @@ pub enum Message {
         /// What it is made of, in order.
         run: Vec<Extent>,
     },
-    /// It is on the sender's disk.
+    /// It is on the sender's disk, or cannot be made there.
     Merged {
         /// Which.
         blob: BlobId,
-        /// Of all its bytes.
-        hash: Hash,
+        /// Of all its bytes, if it was made.
+        hash: Option<Hash>,
     },
     /// Asks a node that a register names whether it has a blob: the sender has it, too, and no register names the sender.
     Have(Possession),

@@ -40,6 +40,8 @@ mod placement;
 pub mod planted;
 mod plausible;
 mod presence;
+#[cfg(test)]
+mod presence_tests;
 mod read;
 mod recent;
 mod record;

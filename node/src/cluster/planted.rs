@@ -47,4 +47,6 @@ pub enum Planted {
     MergeTooEarly,
     /// I3: a surplus copy is dropped before the others said that they have theirs.
     SurplusTooEarly,
+    /// I3: a copy that is known to be bad counts like a good one.
+    BadCopiesCount,
 }

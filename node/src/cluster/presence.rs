@@ -1,6 +1,7 @@
 //! Whether the blobs on this disk are those that the registers have here. What should be here and is not is fetched. What
 //! is here and should not be is dropped, but only when every register that concerns it names three nodes and all of them
-//! have just said that they hold the bytes.
+//! have just said that they hold the bytes. A copy that is known to be bad is none: it is fetched anew like one that is
+//! missing, and stays until the good one takes its place. Where none should be it goes as a good one does.
 //!
 //! Why nothing is lost that way: an answer counts only for the very value of the register that both sides have in their
 //! indexes, and whoever answers has that index on its disk. Registers only grow, so of all drops of a version's bytes look
@@ -61,7 +62,7 @@ enum Place {
     Right,
     /// Here, and it is not.
     Missing(Extent, Vec<NodeId>),
-    /// Not here, and it is; the registers that say so.
+    /// Not here, and it is, whole or not; the registers that say so.
     Surplus(Vec<(VersionId, Stamp, Vec<NodeId>)>),
 }
 
@@ -133,9 +134,17 @@ impl Member {
         found
     }
 
-    /// Whether a blob is on this disk to stay.
+    /// Whether a blob is on this disk to stay, as far as is known whole.
     pub(super) fn holds(&self, cx: Cx<'_>, blob: BlobId) -> bool {
-        cx.storage.has_blob(blob) && !self.is_dropping(blob) && !self.presence.fetches(blob)
+        let there = cx.storage.has_blob(blob);
+        #[cfg(feature = "planted-bugs")]
+        let there =
+            there || (self.config.planted == super::planted::Planted::BadCopiesCount && cx.storage.has_damaged(blob));
+        there && self.is_settled(blob)
+    }
+    /// Neither on its way to this disk nor from it.
+    fn is_settled(&self, blob: BlobId) -> bool {
+        !self.is_dropping(blob) && !self.presence.fetches(blob)
     }
     pub(super) fn is_dropping(&self, blob: BlobId) -> bool {
         self.presence.dropping.contains(&blob)
@@ -151,6 +160,7 @@ impl Member {
         let heads = self.heads_of(cx, blob);
         let Some((_, _, extent)) = heads.first() else { return Place::Unknown };
         let listed = heads.iter().any(|(_, head, _)| head.location.nodes.contains(&me));
+        let damaged = self.is_settled(blob) && cx.storage.has_damaged(blob);
         match (listed, self.holds(cx, blob)) {
             (true, false) => {
                 let named = heads.iter().flat_map(|(_, head, _)| &head.location.nodes).copied();
@@ -167,7 +177,7 @@ impl Member {
                 sources.truncate(SOURCES);
                 Place::Missing(*extent, sources)
             }
-            (false, true) => {
+            (false, holds) if holds || damaged => {
                 let register =
                     |(what, head, _): (VersionId, Head, Extent)| (what, head.location.stamp, head.location.nodes);
                 Place::Surplus(heads.into_iter().map(register).collect())

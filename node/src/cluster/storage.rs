@@ -21,8 +21,10 @@ pub trait Storage {
     fn referrers(&self, blob: BlobId) -> Vec<FtpPath>;
     /// Blobs greater than `after` with such a holding, in order, at most `limit`.
     fn held(&self, holding: Holding, after: Option<BlobId>, limit: usize) -> Vec<BlobId>;
-    /// Whether a blob's bytes are on this node's disk.
+    /// Whether a blob's bytes are on this node's disk, and not known to be bad.
     fn has_blob(&self, blob: BlobId) -> bool;
+    /// Whether a copy of a blob is on this node's disk that is known to be bad: other bytes than were stored, or too few.
+    fn has_damaged(&self, blob: BlobId) -> bool;
     /// Records that `marks` does not cover, in the order they were logged here (which is causal), at most `limit`.
     /// Cost is proportional to what is returned and to the number of epochs, never to the length of the log.
     fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>>;

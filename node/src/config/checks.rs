@@ -159,6 +159,7 @@ impl Settings {
             ("ftp.idle_timeout_s", ftp.idle_timeout_s),
             ("ftp.accept_timeout_s", ftp.accept_timeout_s),
             ("ftp.stall_timeout_s", ftp.stall_timeout_s),
+            ("replica.scrub_rest_s", self.replica.scrub_rest_s),
         ];
         // These may be 0: then nothing is kept, waited for or banned.
         let graces_s = [

@@ -1,11 +1,11 @@
 //! Bytes towards the client: sendfile(2) from a blob to a plain connection, else large writes. What a client takes is
-//! counted, and one that takes nothing for too long is cut.
+//! counted, and one that takes nothing for too long is cut. A blob that ends early is gone on with from another replica.
 
 use super::ascii::ToWire;
 use super::data::DataError;
 use super::progress::Progress;
 use super::stream::ClientStream;
-use crate::replica::{Download, ReadError, Stream};
+use crate::replica::{Download, Elsewhere, ReadError, Stream};
 use bytes::{Bytes, BytesMut};
 use std::fs::File;
 use std::io;
@@ -36,6 +36,13 @@ pub(crate) enum SendError {
     Disk(io::Error),
 }
 
+/// Where this disk's copy ended, or could not be read: the first byte of the file that was not sent.
+#[derive(Debug)]
+struct Short {
+    at: u64,
+    error: io::Error,
+}
+
 /// An open data connection to write to.
 #[derive(Debug)]
 pub(crate) struct Sender {
@@ -55,13 +62,20 @@ impl Sender {
     pub(crate) async fn send(mut self, download: Download, ascii: bool) -> Result<(), SendError> {
         let mut ascii = ascii.then(ToWire::default);
         match download {
-            Download::Local { file, offset, length } => match self.stream {
-                ClientStream::Plain(stream) if ascii.is_none() => {
-                    let stream = sendfile(stream, file, offset, length, &self.progress, self.stall).await?;
-                    self.stream = ClientStream::Plain(stream);
+            Download::Local { file, offset, length, elsewhere } => {
+                let short = match self.stream {
+                    ClientStream::Plain(stream) if ascii.is_none() => {
+                        let (stream, short) =
+                            sendfile(stream, file, offset, length, &self.progress, self.stall).await?;
+                        self.stream = ClientStream::Plain(stream);
+                        short
+                    }
+                    _ => self.send_file(file, offset, length, ascii.as_mut()).await?,
+                };
+                if let Some(short) = short {
+                    self.send_rest(short, elsewhere, ascii.as_mut()).await?;
                 }
-                _ => self.send_file(file, offset, length, ascii.as_mut()).await?,
-            },
+            }
             Download::Stream(stream) => self.send_stream(stream, ascii.as_mut()).await?,
         }
         self.close().await.map_err(SendError::from)
@@ -98,6 +112,18 @@ impl Sender {
         Ok(())
     }
 
+    /// What this disk could not give.
+    async fn send_rest(
+        &mut self,
+        short: Short,
+        elsewhere: Option<Elsewhere>,
+        ascii: Option<&mut ToWire>,
+    ) -> Result<(), SendError> {
+        let elsewhere = elsewhere.ok_or(SendError::Disk(short.error))?;
+        let rest = elsewhere.resume(short.at).await?;
+        self.send_stream(rest, ascii).await
+    }
+
     /// Reads one chunk ahead while the last one is being sent.
     async fn send_file(
         &mut self,
@@ -105,24 +131,27 @@ impl Sender {
         mut offset: u64,
         mut length: u64,
         mut ascii: Option<&mut ToWire>,
-    ) -> Result<(), SendError> {
+    ) -> Result<Option<Short>, SendError> {
         let file = Arc::new(file);
-        let mut ahead = read_chunk(file.clone(), offset, length).await?;
-        while !ahead.is_empty() {
-            let chunk = ahead;
+        let mut ahead = read_chunk(file.clone(), offset, length).await;
+        loop {
+            let chunk = match ahead {
+                Ok(chunk) if chunk.is_empty() => return Ok(None),
+                Ok(chunk) => chunk,
+                Err(error) => return Ok(Some(Short { at: offset, error })),
+            };
             offset += chunk.len() as u64;
             length -= chunk.len() as u64;
             let wire = ascii.as_mut().map_or_else(|| chunk.clone(), |ascii| ascii.chunk(&chunk));
             let (written, next) = tokio::join!(self.write(&wire), read_chunk(file.clone(), offset, length));
             written?;
-            ahead = next?;
+            ahead = next;
         }
-        Ok(())
     }
 }
 
 /// Up to [`CHUNK`] bytes; none only when `length` is 0.
-async fn read_chunk(file: Arc<File>, offset: u64, length: u64) -> Result<Bytes, SendError> {
+async fn read_chunk(file: Arc<File>, offset: u64, length: u64) -> io::Result<Bytes> {
     let size = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
     if size == 0 {
         return Ok(Bytes::new());
@@ -131,9 +160,10 @@ async fn read_chunk(file: Arc<File>, offset: u64, length: u64) -> Result<Bytes, 
         let mut chunk = BytesMut::zeroed(size);
         file.read_exact_at(&mut chunk, offset).map(|()| chunk.freeze())
     });
-    read.await.map_err(|error| SendError::Disk(error.into()))?.map_err(SendError::Disk)
+    read.await?
 }
 
+/// Hands the connection back, unless it broke.
 async fn sendfile(
     stream: TcpStream,
     file: File,
@@ -141,9 +171,10 @@ async fn sendfile(
     mut length: u64,
     progress: &Progress,
     stall: Duration,
-) -> Result<TcpStream, SendError> {
+) -> Result<(TcpStream, Option<Short>), SendError> {
     let (stream, file) = (Arc::new(stream), Arc::new(file));
-    while length > 0 {
+    let mut short = None;
+    while length > 0 && short.is_none() {
         timeout(stall, stream.writable()).await.map_err(|_| DataError::Stalled)?.map_err(DataError::Cut)?;
         let piece = usize::try_from(length).unwrap_or(PIECE).min(PIECE);
         let (to, from) = (stream.clone(), file.clone());
@@ -155,7 +186,7 @@ async fn sendfile(
             })
         });
         match sent.await.map_err(|error| SendError::Disk(error.into()))? {
-            Ok(0) => return Err(SendError::Disk(io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => short = Some(Short { at: offset, error: io::ErrorKind::UnexpectedEof.into() }),
             Ok(sent) => {
                 progress.add(sent);
                 offset += sent as u64;
@@ -163,10 +194,10 @@ async fn sendfile(
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                return Err(SendError::Disk(error));
+                short = Some(Short { at: offset, error });
             }
             Err(error) => return Err(DataError::Cut(error).into()),
         }
     }
-    Ok(Arc::into_inner(stream).expect("no piece is under way"))
+    Ok((Arc::into_inner(stream).expect("no piece is under way"), short))
 }

@@ -226,7 +226,7 @@ impl Files for Tree {
             let length = file.size.checked_sub(offset).ok_or(ReadError::BeyondEnd)?;
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(bytes).unwrap();
-            Ok(Download::Local { file, offset, length })
+            Ok(Download::Local { file, offset, length, elsewhere: None })
         })
     }
 }

@@ -122,6 +122,10 @@ impl ClusterHandle {
     pub async fn fetched(&self, id: u64, good: bool) -> Result<(), Stopped> {
         self.command(Command::Input(Input::Fetched { id, good })).await
     }
+    /// This node's copy of a blob is bad or gone, and the store condemned it.
+    pub async fn damaged(&self, blob: BlobId) -> Result<(), Stopped> {
+        self.command(Command::Input(Input::Damaged(blob))).await
+    }
 
     /// A [`Merge`](super::Order::Merge) ended: the hash of the new blob, if it is durable here.
     pub async fn merged(&self, blob: BlobId, hash: Option<Hash>) -> Result<(), Stopped> {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 const COMMANDS: usize = 1024;
 /// Messages and news of links that wait for the driver.
 const LINK_EVENTS: usize = 1024;
-/// Copies that were asked for and not begun. The core asks for a few at a time.
+/// Copies and merged blobs that were asked for and not begun. The core asks for a few at a time.
 const ORDERS: usize = 64;
 /// Peers that called and whose address the dialler has not noted yet.
 const HEARD: usize = 64;

@@ -72,7 +72,9 @@ impl Offered {
 
 impl Drop for Offered {
     fn drop(&mut self) {
-        self.raw.deltas.all().remove(&self.blob);
+        // What goes with it, the file perhaps, goes after the lock.
+        let gone = self.raw.deltas.all().remove(&self.blob);
+        drop(gone);
     }
 }
 

@@ -1,15 +1,20 @@
 //! File bytes between nodes, on the raw port (2124): written to all replicas at once, read from the nearest that has them.
 //! A STOR goes `write` → `stage` → `fan` → `raw` on this node, `serve` → `sink` on the others; an APPE `write` → `delta` →
 //! `stage`, and the replicas fetch what it brings; a RETR goes `read` → `raw`.
+//! `scrub` and `doubt` read this disk's copies again and condemn bad ones, which `pull` then replaces.
 //! It never touches log, index or locks: what bytes mean is said by the cluster core.
 
 mod blocks;
 mod delta;
+mod doubt;
 mod fan;
 mod pool;
 mod pull;
 mod raw;
 mod read;
+mod scrub;
+#[cfg(test)]
+mod scrub_tests;
 mod serve;
 mod sink;
 mod stage;
@@ -28,6 +33,7 @@ use crate::cluster::{BlobId, Hash, NodeId};
 use crate::peer::{ClusterHandle, Greeter, Stopped};
 use crate::store::Store;
 use delta::Deltas;
+use doubt::Doubts;
 use pool::Pool;
 use raw::Raw;
 use std::fmt;
@@ -68,6 +74,10 @@ pub struct Limits {
     /// Wait for leader and lock, and again for the commit. 35 s: a bit longer than the lock wait, so that the leader's
     /// refusal comes first.
     pub patience: Duration,
+    /// Bytes a second at which the scrubber reads, 0 for never. 8 MiB.
+    pub scrub_rate: u64,
+    /// From the end of one of its rounds to the beginning of the next. A day.
+    pub scrub_rest: Duration,
 }
 
 impl Default for Limits {
@@ -82,6 +92,8 @@ impl Default for Limits {
             queue: 8,
             keep: Duration::from_secs(10),
             patience: Duration::from_secs(35),
+            scrub_rate: 8 << 20,
+            scrub_rest: Duration::from_secs(86_400),
         }
     }
 }
@@ -96,8 +108,8 @@ impl Replicas {
 
 impl Raw {
     fn new(me: NodeId, cluster: Box<dyn Cluster>, store: Arc<Store>, greeter: Arc<Greeter>, limits: Limits) -> Self {
-        let pool = Pool::new(greeter, limits.clone());
-        Self { me, cluster, store, pool, limits, deltas: Deltas::default(), turn: AtomicUsize::new(0) }
+        let (pool, doubts, turn) = (Pool::new(greeter, limits.clone()), Doubts::default(), AtomicUsize::new(0));
+        Self { me, cluster, store, pool, limits, deltas: Deltas::default(), doubts, turn }
     }
 }
 
@@ -115,6 +127,8 @@ pub(crate) trait Cluster: fmt::Debug + Send + Sync {
     fn fetched(&self, id: u64, good: bool) -> Answering<'_>;
     /// See [`ClusterHandle::merged`].
     fn merged(&self, blob: BlobId, hash: Option<Hash>) -> Answering<'_>;
+    /// See [`ClusterHandle::damaged`].
+    fn damaged(&self, blob: BlobId) -> Answering<'_>;
 }
 
 impl Cluster for ClusterHandle {
@@ -132,5 +146,8 @@ impl Cluster for ClusterHandle {
     }
     fn merged(&self, blob: BlobId, hash: Option<Hash>) -> Answering<'_> {
         Box::pin(Self::merged(self, blob, hash))
+    }
+    fn damaged(&self, blob: BlobId) -> Answering<'_> {
+        Box::pin(Self::damaged(self, blob))
     }
 }

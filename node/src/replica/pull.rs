@@ -28,7 +28,7 @@ pub(super) async fn pull(raw: Arc<Raw>, mut orders: mpsc::Receiver<Order>, cance
     }
 }
 
-async fn carry_out(raw: Arc<Raw>, order: Order) {
+pub(super) async fn carry_out(raw: Arc<Raw>, order: Order) {
     let told = match order {
         Order::Fetch { id, extents, sources } => {
             let mut good = true;
@@ -76,11 +76,19 @@ async fn merge(raw: &Arc<Raw>, blob: BlobId, run: &[Extent]) -> Result<Hash, Raw
 /// Whether the whole blob is here now.
 async fn bring(raw: &Raw, extent: &Extent, sources: &[NodeId]) -> bool {
     let (blob, moved) = (extent.blob, AtomicU64::new(0));
+    let mut in_vain = true;
     for from in sources.iter().filter(|n| **n != raw.me) {
         match raw.fetch(blob, (extent.length, extent.hash), *from, &moved).await {
             Ok(()) => return true,
-            Err(error) => tracing::info!(%blob, %from, %error, "a blob could not be copied from there"),
+            Err(error) => {
+                // Else it is this disk that did not take it.
+                in_vain &= matches!(error, RawError::Failed(Failure::Origin));
+                tracing::info!(%blob, %from, %error, "a blob could not be copied from there");
+            }
         }
+    }
+    if in_vain {
+        raw.store.sought(blob);
     }
     false
 }

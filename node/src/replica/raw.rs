@@ -3,6 +3,7 @@
 
 use super::blocks::Blocks;
 use super::delta::Deltas;
+use super::doubt::Doubts;
 use super::pool::{Connection, Pool, check_stored, message};
 use super::sink::{Sink, finish};
 use super::wire::{
@@ -30,6 +31,7 @@ pub(crate) struct Raw {
     pub(crate) limits: Limits,
     /// What waits here for the replicas of appends.
     pub(crate) deltas: Deltas,
+    pub(crate) doubts: Doubts,
     /// Spreads reads over replicas.
     pub(crate) turn: AtomicUsize,
 }
@@ -116,7 +118,16 @@ impl Raw {
             return Ok(self.cluster.blob_kept(blob).await?);
         }
         let request = message(&Request::Keep { blob })?;
-        let (connection, answer) = self.pool.ask(self.find(node)?, &request, self.limits.answer).await?;
+        self.noted(node, &request).await
+    }
+    /// Has another node read its copy again.
+    pub(crate) async fn tell_doubt(&self, node: NodeId, blob: BlobId) -> Result<(), RawError> {
+        let request = message(&Request::Doubt { blob })?;
+        self.noted(node, &request).await
+    }
+    /// Sends a request that is only noted.
+    async fn noted(&self, node: NodeId, request: &[u8]) -> Result<(), RawError> {
+        let (connection, answer) = self.pool.ask(self.find(node)?, request, self.limits.answer).await?;
         if answer != Answer::Kept {
             return Err(RawError::Unexpected);
         }
@@ -194,6 +205,7 @@ impl Raw {
                 bytes.extend_from_slice(&chunk);
             }
             if Hash::from(blake3::hash(&bytes)) != hash {
+                self.doubt(from, blob);
                 return Err(Failure::Origin.into());
             }
             return self.stage_small(blob, bytes.into()).await;
@@ -204,7 +216,10 @@ impl Raw {
             moved.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
         match self.stage_large(sink, blob, hash).await {
-            Err(RawError::Damaged) => Err(Failure::Origin.into()),
+            Err(RawError::Damaged) => {
+                self.doubt(from, blob);
+                Err(Failure::Origin.into())
+            }
             done => done.map(drop),
         }
     }

@@ -1,5 +1,6 @@
 //! RETR: a version's bytes from this disk or, proxied block by block and never stored, from a replica (specification: the
-//! node in between keeps nothing). A replica that dies is replaced by another at the same offset of the same version.
+//! node in between keeps nothing). A replica that dies is replaced by another at the same offset of the same version. A copy
+//! that turns out to be bad is doubted: its node reads it again.
 
 use super::Replicas;
 use super::raw::{Incoming, Raw};
@@ -32,7 +33,8 @@ pub enum ReadError {
 /// A version's bytes from some offset on.
 #[derive(Debug)]
 pub enum Download {
-    /// All of it is one file on this disk: its handle, where to begin, how many bytes. Fit for sendfile.
+    /// All of it is one file on this disk: its handle, where to begin, how many bytes. Fit for sendfile, which compares no
+    /// hash: other bytes than were stored are the scrubber's to find.
     Local {
         /// The blob's file.
         file: std::fs::File,
@@ -40,6 +42,8 @@ pub enum Download {
         offset: u64,
         /// How many.
         length: u64,
+        /// What to go on with should the file end early. `None` where there is nothing else.
+        elsewhere: Option<Elsewhere>,
     },
     /// Anything else: inline, proxied, several extents.
     Stream(Stream),
@@ -50,12 +54,38 @@ pub enum Download {
 pub struct Stream {
     raw: Arc<Raw>,
     nodes: Vec<NodeId>,
+    /// Whether this node should have all of it.
+    named: bool,
     parts: VecDeque<Part>,
     incoming: Option<(NodeId, Incoming)>,
     /// Nodes that failed since the last byte.
     failed: Vec<NodeId>,
     /// Says that the blobs are being read; ends with the stream.
     _keeper: JoinSet<()>,
+}
+
+/// The other copies of a file on this disk.
+#[derive(Debug)]
+pub struct Elsewhere {
+    raw: Arc<Raw>,
+    nodes: Vec<NodeId>,
+    extent: Extent,
+}
+
+impl Elsewhere {
+    /// The bytes from the file's byte `at` on, from other nodes: this one's copy ended there or could not be read, and is
+    /// doubted.
+    pub async fn resume(self, at: u64) -> Result<Stream, ReadError> {
+        let Self { raw, nodes, extent } = self;
+        tracing::warn!(blob = %extent.blob, at, "the copy on this disk ended early; the rest comes from another node");
+        raw.doubt(raw.me, extent.blob);
+        let failed = vec![raw.me];
+        let parts = VecDeque::from([Part { extent, at: at - extent.offset, handed: 0, hasher: None }]);
+        let mut stream = Stream::new(&raw, nodes, true, parts);
+        stream.failed = failed;
+        stream.open().await?;
+        Ok(stream)
+    }
 }
 
 /// What is to be read of one extent.
@@ -71,13 +101,13 @@ struct Part {
 }
 
 impl Stream {
-    fn new(raw: &Arc<Raw>, nodes: Vec<NodeId>, parts: VecDeque<Part>) -> Self {
+    fn new(raw: &Arc<Raw>, nodes: Vec<NodeId>, named: bool, parts: VecDeque<Part>) -> Self {
         let mut keeper = JoinSet::new();
         if parts.len() > 1 || parts.iter().any(|part| part.extent.length > AT_ONCE) {
             let blobs = parts.iter().map(|part| part.extent.blob).collect();
             keeper.spawn(keep(raw.clone(), nodes.clone(), blobs));
         }
-        Self { raw: raw.clone(), nodes, parts, incoming: None, failed: Vec::new(), _keeper: keeper }
+        Self { raw: raw.clone(), nodes, named, parts, incoming: None, failed: Vec::new(), _keeper: keeper }
     }
     /// The next chunk, `None` at the end. Safe to cancel. Bytes that fail their hash are an error before the last chunk is handed out.
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ReadError> {
@@ -99,9 +129,13 @@ impl Stream {
                 }
                 Err(RawError::Damaged) if part.handed > 0 => {
                     tracing::error!(%node, blob = %part.extent.blob, "bytes do not fit their hash");
+                    self.raw.doubt(node, part.extent.blob);
                     return Err(ReadError::Damaged);
                 }
                 Err(error) => {
+                    if node == self.raw.me || matches!(error, RawError::Damaged) {
+                        self.raw.doubt(node, part.extent.blob);
+                    }
                     tracing::warn!(%node, blob = %part.extent.blob, at = part.at, %error, "replica lost during a download");
                     self.incoming = None;
                     self.failed.push(node);
@@ -130,6 +164,7 @@ impl Stream {
                     self.incoming = Some((node, incoming));
                     return Ok(());
                 }
+                Ok(None) if self.named => self.raw.doubt(node, blob),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%node, %blob, %error, "replica does not serve"),
             }
@@ -148,6 +183,7 @@ async fn keep(raw: Arc<Raw>, nodes: Vec<NodeId>, blobs: Vec<BlobId>) {
             for &blob in &blobs {
                 if let Err(error) = raw.keep(node, blob).await {
                     tracing::debug!(%node, %blob, %error, "no sign of life to a replica");
+                    break;
                 }
             }
         }
@@ -187,15 +223,17 @@ pub(super) async fn open(raw: &Arc<Raw>, file: &File, location: &Location, offse
         return Err(ReadError::BeyondEnd);
     }
     let parts = parts(&file.extents, offset);
+    let nodes = order(raw, &location.nodes);
     // Before the leader's word says so, and after it no longer does: a blob that is here is the right one.
     if let (Some(Part { extent, at, .. }), 1) = (parts.front(), parts.len()) {
         let (offset, length) = (extent.offset + *at, extent.length - *at);
         if let Ok(Some(file)) = raw.open_blob(extent.blob, offset, length).await {
-            return Ok(Download::Local { file, offset, length });
+            let elsewhere = Some(Elsewhere { raw: raw.clone(), nodes, extent: *extent });
+            return Ok(Download::Local { file, offset, length, elsewhere });
         }
     }
-    let nodes = order(raw, &location.nodes);
-    let mut stream = Stream::new(raw, nodes, parts);
+    let named = location.nodes.contains(&raw.me);
+    let mut stream = Stream::new(raw, nodes, named, parts);
     // Before the client is told that its file comes.
     stream.open().await?;
     Ok(Download::Stream(stream))
@@ -203,8 +241,8 @@ pub(super) async fn open(raw: &Arc<Raw>, file: &File, location: &Location, offse
 
 /// One whole extent, whose hash is checked before its last bytes are handed out.
 pub(super) fn verified(raw: &Arc<Raw>, extent: Extent, location: &Location) -> Stream {
-    let nodes = order(raw, &location.nodes);
-    Stream::new(raw, nodes, parts(&[extent], 0))
+    let (nodes, named) = (order(raw, &location.nodes), location.nodes.contains(&raw.me));
+    Stream::new(raw, nodes, named, parts(&[extent], 0))
 }
 
 /// What of the extents lies behind `offset`.

@@ -2,8 +2,10 @@
 //! Hello come first). It never decides where bytes belong, and never answers "stored" before they are durable.
 
 use super::Replicas;
+use super::doubt::look_into;
 use super::pull::pull;
 use super::raw::Raw;
+use super::scrub::scrub;
 use super::sink::Sink;
 use super::wire::{
     Answer, CHUNK_MAX, Failure, HEADER_MAX, RawError, Request, read_chunk, read_hash, within, write_chunk, write_end,
@@ -38,10 +40,11 @@ pub struct ReplicaTasks {
     tasks: JoinSet<()>,
 }
 
-/// Serves the raw port on `listener`, looks after the idle connections of `replicas`, and makes the blobs that the core
-/// wants.
+/// Serves the raw port on `listener`, looks after the idle connections of `replicas`, makes the blobs that the core wants,
+/// and reads all copies on this disk again and again.
 pub fn serve(listener: TcpListener, replicas: &Replicas, orders: Option<mpsc::Receiver<Order>>) -> ReplicaTasks {
     let mut serving = serve_raw(listener, replicas.raw.clone());
+    serving.tasks.spawn(scrub(replicas.raw.clone(), serving.cancel.clone()));
     if let Some(orders) = orders {
         let cancel = serving.cancel.clone();
         serving.tasks.spawn(pull(replicas.raw.clone(), orders, cancel));
@@ -64,6 +67,7 @@ pub(super) fn serve_raw(listener: TcpListener, raw: Arc<Raw>) -> ReplicaTasks {
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(reap(raw.clone(), cancel.clone()));
+    tasks.spawn(look_into(raw.clone(), cancel.clone()));
     tasks.spawn(accept(listener, raw, cancel.clone()));
     ReplicaTasks { cancel, tasks }
 }
@@ -154,6 +158,10 @@ impl Guest {
                 self.raw.cluster.blob_kept(blob).await?;
                 self.answer(Answer::Kept).await
             }
+            Request::Doubt { blob } => {
+                self.raw.doubt(self.raw.me, blob);
+                self.answer(Answer::Kept).await
+            }
         }
     }
 
@@ -201,13 +209,18 @@ impl Guest {
     async fn get(&mut self, blob: BlobId, offset: u64, length: u64) -> Result<(), RawError> {
         let mut bytes = match self.raw.get_local(blob, offset, length).await {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return self.answer(Answer::Failed(Failure::NotHere)).await,
+            Ok(None) => {
+                // Who asks may have it from a register.
+                self.raw.doubt(self.raw.me, blob);
+                return self.answer(Answer::Failed(Failure::NotHere)).await;
+            }
             Err(error) => return self.refuse(blob, &error).await,
         };
         self.answer(Answer::Sending).await?;
         let limit = self.raw.limits.stalled * 2;
         let mut hasher = blake3::Hasher::new();
-        while let Some(block) = bytes.next(&self.raw.pool).await? {
+        let doubt = |_: &RawError| self.raw.doubt(self.raw.me, blob);
+        while let Some(block) = bytes.next(&self.raw.pool).await.inspect_err(doubt)? {
             hasher.update(&block);
             for chunk in block.chunks(CHUNK_MAX) {
                 within(limit, write_chunk(&mut self.greeted.stream, chunk)).await?;

@@ -61,7 +61,8 @@ pub(crate) async fn stage<O: Steps, S: Source>(
 ) -> Result<(Outcome, u64), UploadError> {
     let moved = Arc::new(AtomicU64::new(0));
     let line = Line::new(raw.clone(), operation, blob, moved.clone());
-    through(line, pin!(pump(&raw, blob, nodes, source, &moved))).await
+    // All replicas confirm it together.
+    through(line, pin!(pump(&raw, blob, nodes, source, &moved)), &[]).await
 }
 
 /// The same of bytes that are all here: the replicas fetch them.
@@ -79,16 +80,18 @@ pub(crate) async fn append<O: Steps>(
         Kept::Disk(waiting) => (Origin::Nodes(vec![raw.me]), Some(Offered::new(&raw, blob, waiting))),
     };
     let extent = Extent { blob, offset: 0, length, hash };
-    let put = async { Ok(put(&raw, extent, own, nodes, &moved).await) };
-    through(line, pin!(put)).await
+    // Each of them is done in its own time, and keeps what it has until all are.
+    let put = async { Ok(put(&raw, extent, own, nodes.clone(), &moved).await) };
+    through(line, pin!(put), &nodes).await
 }
 
-/// Follows an operation whose bytes are staged by `staging`.
+/// Follows an operation whose bytes are staged by `staging`, while those in `keeping` are told that its front lives.
 async fn through<O: Steps>(
     mut line: Line<O>,
     staging: Pin<&mut impl Future<Output = Result<OnDisks, UploadError>>>,
+    keeping: &[NodeId],
 ) -> Result<(Outcome, u64), UploadError> {
-    let staged = match line.turn(staging, &[]).await? {
+    let staged = match line.turn(staging, keeping).await? {
         Turn::Worked(staged) => staged?,
         Turn::Wanted(..) | Turn::Done(_) => return Err(unexpected(line.blob)),
     };
@@ -308,8 +311,9 @@ async fn follow<O: Steps>(line: &mut Line<O>, mut on_disks: OnDisks) -> Result<O
         let origin = on_disks.own.clone().unwrap_or_else(others);
         on_disks.have = counts;
         let (raw, moved) = (line.raw.clone(), line.moved.clone());
+        let keeping: Vec<NodeId> = on_disks.have.iter().chain(&nodes).copied().collect();
         let mut work = pin!(obtain(&raw, on_disks.extent, &origin, nodes, &moved));
-        match line.turn(work.as_mut(), &on_disks.have).await? {
+        match line.turn(work.as_mut(), &keeping).await? {
             Turn::Worked((have, lost)) => {
                 on_disks.lost.retain(|node| !have.contains(node) && !lost.contains(node));
                 on_disks.lost.extend(lost);

@@ -61,6 +61,7 @@ pub(super) struct Town {
     pub(super) kept: Mutex<Vec<(NodeId, BlobId)>>,
     pub(super) fetched: Mutex<Vec<(u64, bool)>>,
     pub(super) merged: Mutex<Vec<(BlobId, Option<Hash>)>>,
+    pub(super) damaged: Mutex<Vec<(NodeId, BlobId)>>,
 }
 
 #[derive(Debug)]
@@ -87,6 +88,10 @@ impl Cluster for Citizen {
     }
     fn fetched(&self, id: u64, good: bool) -> Answering<'_> {
         self.town.fetched.lock().unwrap().push((id, good));
+        Box::pin(async { Ok(()) })
+    }
+    fn damaged(&self, blob: BlobId) -> Answering<'_> {
+        self.town.damaged.lock().unwrap().push((self.me, blob));
         Box::pin(async { Ok(()) })
     }
 }

@@ -56,6 +56,11 @@ pub(crate) enum Request {
         /// Which.
         blob: BlobId,
     },
+    /// "What you sent of this is not what its hash says: read your copy again." Answered by `Kept`, before it is read.
+    Doubt {
+        /// Which.
+        blob: BlobId,
+    },
 }
 
 /// What the other answers.

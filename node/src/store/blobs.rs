@@ -2,6 +2,7 @@
 //! whole and durable or not at all: it is written under `staging/`, synced, renamed, and its directory synced.
 //! Blobs never change. Whether anything refers to one is not known here.
 
+use super::condemned::Condemned;
 use super::error::{OpenError, StoreError, fatal};
 use super::private;
 use crate::cluster::BlobId;
@@ -27,6 +28,8 @@ pub(super) struct Blobs {
     attempts: AtomicU64,
     healthy: AtomicBool,
     used: Arc<AtomicU64>,
+    /// Copies that are known to be bad, small ones among them.
+    pub(super) condemned: Arc<Condemned>,
 }
 
 /// What is on a file system.
@@ -42,7 +45,8 @@ impl Blobs {
     /// The blobs of a data directory, as they are.
     pub(super) fn at(dir: &Path, reserve: u64, used: Arc<AtomicU64>) -> Self {
         let (blobs, staging) = (dir.join("blobs"), dir.join("staging"));
-        Self { blobs, staging, reserve, attempts: AtomicU64::new(0), healthy: AtomicBool::new(true), used }
+        let (attempts, healthy, condemned) = (AtomicU64::new(0), AtomicBool::new(true), Arc::default());
+        Self { blobs, staging, reserve, attempts, healthy, used, condemned }
     }
 
     /// Makes the directories, and removes what was half-written when the process ended.
@@ -65,14 +69,22 @@ impl Blobs {
     pub(super) fn census(&self) -> Result<Vec<(BlobId, u64)>, OpenError> {
         let mut found = vec![];
         for digits in 0..=255u8 {
-            for path in files(&self.blobs.join(format!("{digits:02x}")))? {
-                let blob = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<BlobId>().ok());
-                let Some(blob) = blob.filter(|b| self.path(*b) == path) else {
-                    tracing::warn!(?path, "not a blob; left alone");
-                    continue;
-                };
+            for blob in self.names(digits)? {
+                let path = self.path(blob);
                 let length = path.metadata().map_err(OpenError::io("look at", &path))?.len();
                 found.push((blob, length));
+            }
+        }
+        Ok(found)
+    }
+    /// The blobs of one of the 256 directories.
+    pub(super) fn names(&self, digits: u8) -> Result<Vec<BlobId>, OpenError> {
+        let mut found = vec![];
+        for path in files(&self.blobs.join(format!("{digits:02x}")))? {
+            let blob = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<BlobId>().ok());
+            match blob.filter(|b| self.path(*b) == path) {
+                Some(blob) => found.push(blob),
+                None => tracing::warn!(?path, "not a blob; left alone"),
             }
         }
         Ok(found)
@@ -104,13 +116,13 @@ impl Blobs {
         let path = self.path(blob);
         let length = path.metadata().map_or(0, |m| m.len());
         match std::fs::remove_file(path) {
-            Ok(()) => {
-                self.used.fetch_sub(length, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(StoreError::io("delete a blob")(error)),
+            Ok(()) => drop(self.used.fetch_sub(length, Ordering::Relaxed)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("delete a blob")(error)),
         }
+        // A small one of this name was deleted before.
+        self.condemned.forget(blob);
+        Ok(())
     }
 
     /// Whether `more` bytes fit without touching the reserve.
@@ -210,6 +222,7 @@ impl BlobWriter {
         sync_directory(dir).unwrap_or_else(|error| fatal("a directory of blobs cannot be synced", &error));
         self.blobs.used.fetch_add(self.written, Ordering::Relaxed);
         self.blobs.used.fetch_sub(replaced, Ordering::Relaxed);
+        self.blobs.condemned.replaced(self.blob);
         Ok(())
     }
 }

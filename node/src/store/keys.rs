@@ -227,6 +227,11 @@ pub(super) fn blob(blob: BlobId) -> Slice {
     key.extend(blob.token.n.to_be_bytes());
     key.into()
 }
+/// All blobs beyond `after`.
+pub(super) fn blobs_after(after: Option<BlobId>) -> Range<Slice> {
+    let all = all();
+    after.map_or(all.start, |after| [&*blob(after), &[0]].concat().into())..all.end
+}
 /// Reads [`blob`] back.
 pub(super) fn read_blob(bytes: &[u8]) -> BlobId {
     let op = bytes.get(..16).map_or_else(|| fatal("a key in the database is too short", &bytes.len()), read_op);

@@ -7,6 +7,7 @@
 mod batch;
 mod blobs;
 mod chains;
+mod condemned;
 mod conflicts;
 mod error;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod lock;
 mod overlay;
 mod private;
 mod row;
+mod scrub;
 mod state;
 mod tables;
 #[cfg(test)]
@@ -26,10 +28,12 @@ mod writer;
 
 pub use blobs::BlobWriter;
 pub use chains::{ChainFile, Remembered};
+pub use condemned::Integrity;
 pub use conflicts::Conflicted;
 pub use error::{OpenError, StoreError};
 pub use identity::BootChain;
 pub use row::Row;
+pub use scrub::{BlobCopy, Walk};
 pub use verify::{FileReport, Summary, verify};
 
 use crate::cluster::{
@@ -134,7 +138,7 @@ impl Store {
         let losers = AtomicU64::new(conflicts::total(&view));
         end.written = Written::read(&*view);
         let end = Mutex::new(end);
-        let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), persisted)?;
+        let writer = Writer::start(dir, Arc::clone(&view), Arc::clone(&used), Arc::clone(&blobs.condemned), persisted)?;
         Ok(Arc::new(Self { writer, view, blobs, used, losers, end, identity, unreferenced, astray, _lock: lock }))
     }
 
@@ -193,18 +197,17 @@ impl Store {
             }
         }
     }
-    /// A small file's bytes, if they are inline here.
+    /// A small file's bytes, if they are inline here and not condemned.
     pub fn inline(&self, blob: BlobId) -> Option<Bytes> {
-        let value = Bytes::from(self.view.tables.get(Table::Inline, &keys::blob(blob))?);
-        Some(value.slice(value.len() - keys::payload(&value).len()..))
+        if self.is_condemned(blob) { None } else { self.inline_copy(blob) }
     }
     /// Begins a blob file under a temporary name. Blocking.
     pub fn create_blob(&self, blob: BlobId) -> Result<BlobWriter, StoreError> {
         self.blobs.create(blob)
     }
-    /// Opens a finished blob file for reading; `None` when it is not here (or inline). Blocking.
+    /// Opens a finished blob file for reading; `None` when it is not here (or inline), or condemned. Blocking.
     pub fn open_blob(&self, blob: BlobId) -> Result<Option<std::fs::File>, StoreError> {
-        self.blobs.open(blob)
+        if self.is_condemned(blob) { Ok(None) } else { self.blobs.open(blob) }
     }
     /// Deletes blobs, inline or files; those that are not here count as deleted. Blocking.
     pub fn drop_blobs(&self, blobs: &[BlobId]) -> Result<(), StoreError> {
@@ -290,7 +293,10 @@ impl Storage for Store {
         rows.take(limit).map(|(key, _)| keys::read_held(holding, &key)).collect()
     }
     fn has_blob(&self, blob: BlobId) -> bool {
-        self.view.tables.size_of(Table::Inline, &keys::blob(blob)).is_some() || self.blobs.has(blob)
+        !self.is_condemned(blob) && self.is_on_disk(blob)
+    }
+    fn has_damaged(&self, blob: BlobId) -> bool {
+        self.is_condemned(blob) && self.is_on_disk(blob)
     }
     fn oldest(&self, limit: usize) -> Vec<Arc<Record>> {
         // Not from the very first key: what was truncated leaves marks that a scan would have to pass.

@@ -2,6 +2,7 @@
 //! something in it asks for that, and then tells those who wait. This is the group commit on the disk's side.
 //! It never retries: a write that fails ends the process.
 
+use super::condemned::Condemned;
 use super::error::{OpenError, StoreError, fatal};
 use super::keys::{self, Table};
 use super::overlay::View;
@@ -67,12 +68,13 @@ impl Writer {
         dir: &Path,
         view: Arc<View>,
         used: Arc<AtomicU64>,
+        condemned: Arc<Condemned>,
         persisted: mpsc::Sender<u64>,
     ) -> Result<Self, OpenError> {
         let (jobs, queue) = sync_channel(QUEUE);
         let inline_waiting = Arc::new(AtomicUsize::new(0));
-        let mut thread =
-            Thread { view, used, inline_waiting: Arc::clone(&inline_waiting), persisted, written: 0, reported: 0 };
+        let waiting = Arc::clone(&inline_waiting);
+        let mut thread = Thread { view, used, condemned, inline_waiting: waiting, persisted, written: 0, reported: 0 };
         let spawned = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run(&queue));
         let thread = spawned.map_err(OpenError::io("start the store thread for", dir))?;
         Ok(Self { jobs: Some(jobs), inline_waiting, thread: Some(thread) })
@@ -120,6 +122,7 @@ impl Drop for Writer {
 struct Thread {
     view: Arc<View>,
     used: Arc<AtomicU64>,
+    condemned: Arc<Condemned>,
     inline_waiting: Arc<AtomicUsize>,
     persisted: mpsc::Sender<u64>,
     written: u64,
@@ -157,8 +160,8 @@ impl Thread {
                 }
                 Job::Inline { key, value, done } => {
                     must_sync = true;
+                    stored.push((keys::read_blob(&key), done));
                     writes.insert((Table::Inline, key), Some(value));
-                    stored.push(done);
                 }
                 Job::Drop { keys, done } => {
                     writes.extend(keys.into_iter().map(|key| ((Table::Inline, key), None)));
@@ -177,7 +180,10 @@ impl Thread {
         }
         self.inline_waiting.fetch_sub(stored.len(), Ordering::AcqRel);
         // Whoever does not wait any more has lost interest, not the bytes.
-        stored.into_iter().for_each(|done| drop(done.send(Ok(()))));
+        for (blob, done) in stored {
+            self.condemned.replaced(blob);
+            drop(done.send(Ok(())));
+        }
         dropped.into_iter().for_each(|done| done.send(()).unwrap_or_default());
     }
 

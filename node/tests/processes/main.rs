@@ -18,6 +18,7 @@ mod inputs;
 mod ledger;
 mod network;
 mod partition;
+mod rot;
 mod scale;
 mod strangers;
 mod tree;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         edges::STORIES,
         append::STORIES,
         partition::STORIES,
+        rot::STORIES,
         scale::STORIES,
     ];
     let trials = stories.into_iter().flatten().map(trial).collect();

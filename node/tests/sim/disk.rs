@@ -1,6 +1,7 @@
 //! A disk: what was handed over, what is written, what a crash leaves. `Disk` is `Storage` over maps; never a file.
 
 use crate::sim::rng::Rng;
+use crate::sim::world::Time;
 use node::cluster::{
     Aging, AgingKind, Batch, BlobId, Holding, Marks, MemberState, Mutation, NodeId, OpId, Outcome, PathEntry,
     PathRange, PeerInfo, Position, Record, Restored, Storage, Version,
@@ -162,6 +163,10 @@ pub(crate) struct Disk {
     written: u64,
     /// Blobs with their lengths; durable from the moment they are confirmed.
     pub(crate) blobs: BTreeMap<BlobId, u64>,
+    /// Those whose bytes are no longer what was stored.
+    pub(crate) bad: BTreeSet<BlobId>,
+    /// Of these, those that this start of the node knows of, and since when.
+    pub(crate) condemned: BTreeMap<BlobId, Time>,
 }
 
 impl Disk {
@@ -205,6 +210,7 @@ impl Disk {
         self.settle(last)?;
         self.loose.clear();
         self.shown = self.synced.clone();
+        self.condemned.clear();
         (self.submitted, self.written) = (0, 0);
         Ok(())
     }
@@ -213,6 +219,25 @@ impl Disk {
     }
     pub(crate) fn submitted(&self) -> u64 {
         self.submitted
+    }
+    /// A good copy is durable, in the place of a bad one perhaps.
+    pub(crate) fn put(&mut self, blob: BlobId, size: u64) {
+        self.take(blob);
+        self.blobs.insert(blob, size);
+    }
+    /// A copy is gone.
+    pub(crate) fn take(&mut self, blob: BlobId) {
+        self.blobs.remove(&blob);
+        self.bad.remove(&blob);
+        self.condemned.remove(&blob);
+    }
+    /// Whether its copy is what was stored, whatever the node believes.
+    pub(crate) fn has_good(&self, blob: BlobId) -> bool {
+        self.blobs.contains_key(&blob) && !self.bad.contains(&blob)
+    }
+    /// Bad copies that this start of the node does not know of.
+    pub(crate) fn unknown_bad(&self) -> Vec<BlobId> {
+        self.bad.iter().copied().filter(|blob| !self.condemned.contains_key(blob)).collect()
     }
     /// Bytes of all blobs.
     pub(crate) fn used(&self) -> u64 {
@@ -244,7 +269,10 @@ impl Storage for Disk {
         rows.map(|(_, blob)| *blob).take(limit).collect()
     }
     fn has_blob(&self, blob: BlobId) -> bool {
-        self.blobs.contains_key(&blob)
+        self.blobs.contains_key(&blob) && !self.condemned.contains_key(&blob)
+    }
+    fn has_damaged(&self, blob: BlobId) -> bool {
+        self.condemned.contains_key(&blob)
     }
     fn records_beyond(&self, marks: &Marks, limit: usize) -> Vec<Arc<Record>> {
         self.shown.arrived_beyond(marks).take(limit).cloned().collect()

@@ -3,7 +3,7 @@
 
 use crate::sim::process::index;
 use crate::sim::world::{SECOND, Step, World};
-use node::cluster::{BlobId, Extent, Hash, Input, MS, NodeId};
+use node::cluster::{BlobId, Extent, Hash, Input, MS, NodeId, Storage};
 
 /// The end of a copy that a start of a node asked for.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl World {
             let until = process.paused_until;
             return self.plan_at(until, Step::Merge(merge));
         }
-        let here = merge.run.iter().all(|e| process.disk.blobs.contains_key(&e.blob));
+        let here = merge.run.iter().all(|e| process.disk.has_good(e.blob));
         let good = here && (self.calm || self.rng.chance(95));
         if good {
             self.totals.merged += 1;
@@ -77,13 +77,20 @@ impl World {
         }
         let mut good = self.calm || self.rng.chance(95);
         for blob in fetch.blobs {
-            let there = |n: &&usize| {
-                let source = &self.processes[**n];
-                source.runs(self.now) && self.net.joined(at, **n) && source.disk.blobs.contains_key(&blob)
+            let there = |n: &usize| {
+                let source = &self.processes[*n];
+                source.runs(self.now) && self.net.joined(at, *n) && source.disk.has_blob(blob)
             };
-            let from = fetch.sources.iter().find(there).filter(|_| good);
+            let sources: Vec<usize> = fetch.sources.iter().copied().filter(there).collect();
+            let from = sources.iter().copied().find(|n| self.processes[*n].disk.has_good(blob)).filter(|_| good);
+            // Those that come before it sent other bytes than were stored, and are told.
+            for source in sources.into_iter().take_while(|n| Some(*n) != from) {
+                if self.processes[source].disk.bad.contains(&blob) && self.rng.chance(70) {
+                    self.condemn(source, blob);
+                }
+            }
             good &= from.is_some();
-            let Some(size) = from.and_then(|n| self.processes[*n].disk.blobs.get(&blob).copied()) else { break };
+            let Some(size) = from.and_then(|n| self.processes[n].disk.blobs.get(&blob).copied()) else { break };
             self.totals.fetched += 1;
             self.history.note(self.now, || format!("{at} has a copy of {blob:?}"));
             self.gets(at, blob, size);

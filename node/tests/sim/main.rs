@@ -158,9 +158,10 @@ fn print(totals: &Totals, seeds: u64) {
         t.local_reads, t.refused_reads, t.dropped
     );
     println!(
-        "blobs copied by repair {}, made of others {}, three copies of all at most {} ms after rest, all in one zone {}",
+        "blobs copied by repair {}, made of others {}, bad copies found {}, three copies of all at most {} ms after rest, all in one zone {}",
         t.fetched,
         t.merged,
+        t.condemned,
         t.repaired_after / 1000,
         t.narrow
     );

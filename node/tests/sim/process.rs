@@ -179,23 +179,38 @@ impl World {
             living().any(|disk| !disk.referrers(*blob).is_empty()) || self.truth.logged_with(*blob).any(&unapplied)
         };
         let mut needed = blobs.filter(needed);
-        needed.all(|blob| others().filter(|disk| disk.blobs.contains_key(&blob)).count() >= least)
+        needed.all(|blob| others().filter(|disk| disk.has_good(blob)).count() >= least)
     }
-    /// A process dies, and when it comes back some blob is not on its disk any more.
+    /// Some blob is not on a disk any more when its process comes back from the dead; or its bytes change while that runs.
     pub(crate) fn rot(&mut self, at: usize, span: Time, rng: &mut Rng) -> Result<(), String> {
         // What is only staged is its front's to keep safe.
         let kept = self.processes[at].disk.held(Holding::Node(id(at)), None, usize::MAX);
         let kept = kept.into_iter().filter(|b| self.processes[at].disk.has_blob(*b));
         let spare: Vec<BlobId> = kept.filter(|b| self.spare(at, [*b].into_iter(), 2)).collect();
+        if !spare.is_empty() && rng.chance(60) {
+            for blob in (0..rng.range(1, 4)).map(|_| rng.pick(&spare)) {
+                self.history.note(self.now, || format!("ROT {at} has other bytes for {blob:?}"));
+                self.processes[at].disk.bad.insert(blob);
+            }
+            return Ok(());
+        }
         self.crash(at, false, span)?;
         if !spare.is_empty() {
             let blob = rng.pick(&spare);
             self.history.note(self.now, || format!("ROT {at} lost {blob:?}"));
-            self.processes[at].disk.blobs.remove(&blob);
+            self.processes[at].disk.take(blob);
             self.processes[at].rotten.insert(blob);
             self.processes[at].lost = Some(self.now);
         }
         Ok(())
+    }
+    /// A node read its copy again and found it bad.
+    pub(crate) fn condemn(&mut self, at: usize, blob: BlobId) {
+        self.history.note(self.now, || format!("{at} condemns its copy of {blob:?}"));
+        self.totals.condemned += 1;
+        self.processes[at].disk.condemned.insert(blob, self.now);
+        self.processes[at].lost = Some(self.now);
+        self.push(at, Input::Damaged(blob));
     }
     /// A disk is lost for good. What comes in its place is another node.
     pub(crate) fn wipe(&mut self, at: usize) -> Result<(), String> {
@@ -230,7 +245,7 @@ impl World {
     /// A blob comes to be on its disk.
     pub(crate) fn gets(&mut self, at: usize, blob: BlobId, size: u64) {
         let p = &mut self.processes[at];
-        p.disk.blobs.insert(blob, size);
+        p.disk.put(blob, size);
         p.rotten.remove(&blob);
         p.had.insert(blob);
         self.push(at, Input::BlobStaged(blob));
@@ -291,7 +306,7 @@ impl World {
         self.write(at);
         Ok(())
     }
-    /// The store's report on itself, and the raw port's on the fronts whose blobs it keeps.
+    /// The store's report on itself, the raw port's on the fronts whose blobs it keeps, and the scrubber's on bad copies.
     pub(crate) fn report(&mut self, at: usize) {
         let p = &self.processes[at];
         let healthy = p.writing.is_none_or(|since| self.now - since < STALL);
@@ -301,6 +316,12 @@ impl World {
         self.push(at, Input::Disk(report));
         for blob in self.kept_blobs(at) {
             self.push(at, Input::BlobKept(blob));
+        }
+        let chance = if self.calm { 100 } else { 8 };
+        for blob in self.processes[at].disk.unknown_bad() {
+            if self.processes[at].runs(self.now) && self.rng.chance(chance) {
+                self.condemn(at, blob);
+            }
         }
         self.plan(SECOND, Step::Report { at, boot });
     }

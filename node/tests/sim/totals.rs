@@ -28,6 +28,8 @@ pub(crate) struct Totals {
     pub(crate) fetched: u64,
     /// Blobs made of others.
     pub(crate) merged: u64,
+    /// Bad copies that their nodes found.
+    pub(crate) condemned: u64,
     /// Versions at rest whose copies are all in one zone of several.
     pub(crate) narrow: u64,
     /// From rest to three copies of all; the longest of many runs.
@@ -109,6 +111,7 @@ impl Totals {
             (&mut self.dropped, other.dropped),
             (&mut self.fetched, other.fetched),
             (&mut self.merged, other.merged),
+            (&mut self.condemned, other.condemned),
             (&mut self.narrow, other.narrow),
             (&mut self.stale, other.stale),
             (&mut self.order.windows, other.order.windows),

@@ -280,7 +280,7 @@ impl World {
                     for blob in &blobs {
                         self.history.note(self.now, || format!("{at} drops {blob:?}"));
                         self.truth.dropped(self.now, at, *blob, &self.processes)?;
-                        self.processes[at].disk.blobs.remove(blob);
+                        self.processes[at].disk.take(*blob);
                     }
                     self.push(at, Input::BlobsDropped(blobs));
                 }

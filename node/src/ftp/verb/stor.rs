@@ -2,7 +2,7 @@
 //! the data as a file ... If the file exists, its contents shall be replaced." STOU: the same under a name that the server
 //! chooses, "unique to that directory", and says in its 150 as RFC 1123, section 4.1.2.9, has it.
 //!
-//! The lock is held and the replicas are known before 150 is said; the old version stays until the commit; 226 says that
+//! The lock is held and the replicas are known before 150 is said (but behind REST: see `append`); the old version stays until the commit; 226 says that
 //! the new one is durable on as many nodes as it names. Whatever ends it earlier leaves the old version.
 
 use super::append::restart;

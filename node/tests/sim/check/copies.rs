@@ -3,10 +3,10 @@
 
 use super::records::stamp;
 use super::{Broken, Truth};
-use crate::sim::disk::Tables;
+use crate::sim::disk::{Disk, Tables};
 use crate::sim::process::{Process, id, index};
 use crate::sim::world::{SECOND, Time};
-use node::cluster::{BlobId, Extent, Head, Location, Marks, NodeId, Position, Version};
+use node::cluster::{BlobId, CopyState, Extent, Head, Location, Marks, Message, NodeId, Position, Storage, Version};
 use node::path::FtpPath;
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ pub(crate) fn unrepaired(processes: &[Process]) -> Option<String> {
         }
         let lacks = |n: &&NodeId| {
             let process = &processes[index(**n)];
-            !process.gone && blobs.iter().any(|b| !process.disk.blobs.contains_key(b))
+            !process.gone && blobs.iter().any(|b| !process.disk.has_good(*b))
         };
         if let Some(node) = named.iter().find(lacks) {
             return Some(format!("{path} {:?} is not whole on {node:?}", head.position));
@@ -69,7 +69,7 @@ impl Truth {
     pub(super) fn surplus(&self, now: Time, at: usize, blob: BlobId, processes: &[Process]) -> Result<(), Broken> {
         let broken = |what: String| Err(Broken::new("I3", format!("{at} drops its copy of {blob:?}, {what}")));
         let others = processes.iter().enumerate().filter(|(n, p)| *n != at && !p.gone);
-        if others.filter(|(_, p)| p.disk.blobs.contains_key(&blob)).count() >= 3 {
+        if others.filter(|(_, p)| p.disk.has_good(blob)).count() >= 3 {
             return Ok(());
         }
         for (path, head, _) in files(&processes[at].disk.shown).filter(|(.., blobs)| blobs.contains(&blob)) {
@@ -84,13 +84,31 @@ impl Truth {
                 let newer =
                     heads.iter().find(|h| h.position == head.position).is_none_or(|h| h.location.stamp > *stamp);
                 let lost = process.lost.is_some_and(|at| now - at <= WORD);
-                !(process.disk.blobs.contains_key(&blob) || lost || (newer && !process.gone))
+                !(process.disk.has_blob(blob) || lost || (newer && !process.gone))
             });
             if let Some(node) = without {
                 return broken(format!("and {node:?}, which {path} {:?} is to be on, has none", head.position));
             }
         }
         Ok(())
+    }
+
+    /// A node says that it has a copy: not one that it has known to be bad for long.
+    pub(super) fn vouched(now: Time, at: usize, message: &Message, disk: &Disk) -> Result<(), Broken> {
+        let blobs: Vec<BlobId> = match message {
+            Message::HaveIt(said) => vec![said.blob],
+            Message::Fetched { what, copy: CopyState::Durable, .. } => {
+                let of =
+                    files(&disk.shown).filter(|(path, head, _)| **path == what.path && head.position == what.position);
+                of.flat_map(|(.., blobs)| blobs).collect()
+            }
+            _ => return Ok(()),
+        };
+        let long = |blob: &&BlobId| disk.condemned.get(blob).is_some_and(|since| now - since > WORD);
+        match blobs.iter().find(long) {
+            Some(blob) => Err(Broken::new("I3", format!("{at} vouches for {blob:?}, which it knows to be bad"))),
+            None => Ok(()),
+        }
     }
 
     /// The register of a version as all records make it: the greatest stamp counts.

@@ -173,7 +173,10 @@ impl Truth {
         for output in outputs {
             self.linear.saw(now, at, output);
             match output {
-                Output::Send { message, .. } => self.sent(at, message, &processes[at].disk)?,
+                Output::Send { message, .. } => {
+                    self.sent(at, message, &processes[at].disk)?;
+                    Self::vouched(now, at, message, &processes[at].disk)?;
+                }
                 Output::Event(event) => self.event(now, at, event, processes)?,
                 Output::Merge { blob, run } => self.merges_blobs(*blob, run)?,
                 _ => {}

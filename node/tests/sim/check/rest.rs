@@ -173,8 +173,8 @@ impl Truth {
                 return Err(Broken::new("I1", format!("{path} {:?} is nowhere", head.position)));
             }
             for node in living.filter(|_| head.confirmed) {
-                let blobs = &processes[index(*node)].disk.blobs;
-                if let Some(lost) = file.extents.iter().find(|e| !blobs.contains_key(&e.blob)) {
+                let disk = &processes[index(*node)].disk;
+                if let Some(lost) = file.extents.iter().find(|e| !disk.has_good(e.blob)) {
                     let what = format!("{path} {:?} lost its bytes {:?} on {node:?}", head.position, lost.blob);
                     return Err(Broken::new("I1", what));
                 }
