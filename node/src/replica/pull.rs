@@ -50,19 +50,14 @@ pub(super) async fn carry_out(raw: Arc<Raw>, order: Order) {
     }
 }
 
-/// Makes one blob of a run of extents, all of which are here. Each is checked: what rotted must not get a new hash.
+/// Makes one blob of a run of extents, all of which are here. Each is checked: what rotted must not get a new hash. One that
+/// does not fit is doubted, for until it is replaced the run cannot be merged.
 async fn merge(raw: &Arc<Raw>, blob: BlobId, run: &[Extent]) -> Result<Hash, RawError> {
     let mut collecting = Collecting::new(raw);
     for extent in run {
-        let here = raw.get_local(extent.blob, extent.offset, extent.length).await?;
-        let mut incoming = here.ok_or(Failure::NotHere)?;
-        let mut hasher = blake3::Hasher::new();
-        while let Some(chunk) = incoming.next(&raw.pool).await? {
-            hasher.update(&chunk);
-            collecting.push(&chunk).await?;
-        }
-        if Hash::from(hasher.finalize()) != extent.hash {
-            return Err(RawError::Damaged);
+        if let Err(error) = collect(raw, extent, &mut collecting).await {
+            raw.doubt(raw.me, extent.blob);
+            return Err(error);
         }
     }
     let whole = collecting.end().await?;
@@ -71,6 +66,17 @@ async fn merge(raw: &Arc<Raw>, blob: BlobId, run: &[Extent]) -> Result<Hash, Raw
         Kept::Disk(waiting) => raw.name(blob, waiting.writer.ok_or(Failure::Disk)?).await?,
     }
     Ok(whole.hash)
+}
+
+async fn collect(raw: &Arc<Raw>, extent: &Extent, into: &mut Collecting<'_>) -> Result<(), RawError> {
+    let here = raw.get_local(extent.blob, extent.offset, extent.length).await?;
+    let mut incoming = here.ok_or(Failure::NotHere)?;
+    let mut hasher = blake3::Hasher::new();
+    while let Some(chunk) = incoming.next(&raw.pool).await? {
+        hasher.update(&chunk);
+        into.push(&chunk).await?;
+    }
+    if Hash::from(hasher.finalize()) == extent.hash { Ok(()) } else { Err(RawError::Damaged) }
 }
 
 /// Whether the whole blob is here now.

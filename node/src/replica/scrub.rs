@@ -90,7 +90,7 @@ pub(super) async fn check(raw: &Raw, blob: BlobId, pace: &mut Pace) -> Result<()
     }
     let mut read = 0;
     let good = match &copy {
-        BlobCopy::Absent => false,
+        BlobCopy::Absent | BlobCopy::Unreadable => false,
         BlobCopy::Inline(bytes) => {
             read = bytes.len() as u64;
             pace.spend(read).await;

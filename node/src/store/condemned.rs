@@ -41,7 +41,7 @@ impl Condemned {
     pub(super) fn has(&self, blob: BlobId) -> bool {
         self.state().copies.contains_key(&blob)
     }
-    /// Condemns a copy if it `is_bad`, as nobody replaces it meanwhile; whether that is news.
+    /// Condemns a copy if it `is_bad`; whether that is news. Who replaces it meanwhile is heard afterwards.
     pub(super) fn add(&self, blob: BlobId, is_bad: impl FnOnce() -> bool) -> bool {
         let mut state = self.state();
         let news = !state.copies.contains_key(&blob) && is_bad();

@@ -199,7 +199,7 @@ impl Store {
     }
     /// A small file's bytes, if they are inline here and not condemned.
     pub fn inline(&self, blob: BlobId) -> Option<Bytes> {
-        if self.is_condemned(blob) { None } else { self.inline_copy(blob) }
+        if self.is_condemned(blob) { None } else { self.inline_copy(blob).ok().flatten() }
     }
     /// Begins a blob file under a temporary name. Blocking.
     pub fn create_blob(&self, blob: BlobId) -> Result<BlobWriter, StoreError> {

@@ -23,6 +23,8 @@ pub enum BlobCopy {
     Inline(Bytes),
     /// A blob file. What the system's cache had of it was dropped: the disk is to be read, not memory.
     File(File),
+    /// A small file's bytes that the database does not give any more: its own sums do not fit, or the disk fails.
+    Unreadable,
     /// It is not here.
     Absent,
 }
@@ -109,8 +111,13 @@ impl Store {
     }
     /// The copy of a blob, for reading it again. Blocking.
     pub fn copy(&self, blob: BlobId) -> Result<BlobCopy, StoreError> {
-        if let Some(bytes) = self.inline_copy(blob) {
-            return Ok(BlobCopy::Inline(bytes));
+        match self.inline_copy(blob) {
+            Ok(Some(bytes)) => return Ok(BlobCopy::Inline(bytes)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%blob, %error, "a small file cannot be read");
+                return Ok(BlobCopy::Unreadable);
+            }
         }
         let Some(file) = self.blobs.open(blob)? else { return Ok(BlobCopy::Absent) };
         // Only advice: where it is not taken, what rots on the disk is found once memory has forgotten it.
@@ -121,7 +128,8 @@ impl Store {
     /// where a register has it here. Whether that is news. Blocking.
     pub fn condemn(&self, blob: BlobId, read: &BlobCopy) -> bool {
         self.blobs.condemned.add(blob, || match read {
-            BlobCopy::Inline(bytes) => self.inline_copy(blob).as_ref() == Some(bytes),
+            BlobCopy::Inline(bytes) => self.inline_copy(blob).ok().flatten().as_ref() == Some(bytes),
+            BlobCopy::Unreadable => self.inline_copy(blob).is_err(),
             BlobCopy::File(file) => self.blobs.is_still(blob, file),
             BlobCopy::Absent => self.is_due(blob) && !self.is_on_disk(blob),
         })
@@ -156,9 +164,9 @@ impl Store {
         self.view.tables.size_of(Table::Inline, &keys::blob(blob)).is_some() || self.blobs.has(blob)
     }
     /// A small file's bytes, good or bad.
-    pub(super) fn inline_copy(&self, blob: BlobId) -> Option<Bytes> {
-        let value = Bytes::from(self.view.tables.get(Table::Inline, &keys::blob(blob))?);
-        Some(value.slice(value.len() - keys::payload(&value).len()..))
+    pub(super) fn inline_copy(&self, blob: BlobId) -> Result<Option<Bytes>, fjall::Error> {
+        let value = self.view.tables.try_get(Table::Inline, &keys::blob(blob))?.map(Bytes::from);
+        Ok(value.map(|value| value.slice(value.len() - keys::payload(&value).len()..)))
     }
 }
 
@@ -232,6 +240,54 @@ mod tests {
             assert_eq!(found, expected, "from {start}");
         }
         assert_eq!((store.extents(blob(7)).len(), store.extents(blob(700)).len()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_small_file_that_the_database_does_not_give_any_more_is_a_bad_copy_and_no_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let noise = |n: u64| -> Bytes {
+            let mut bytes = vec![0; 60_000];
+            blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut bytes);
+            bytes.into()
+        };
+        // More than stays in memory.
+        let all = 0..400;
+        let store = open(dir.path());
+        for n in all.clone() {
+            store.put_inline(blob(n.into()), noise(n)).await.unwrap().unwrap();
+        }
+        drop(store);
+        // One byte in each of the greatest file's 100 KiB, as a failing disk might.
+        let mut files = vec![];
+        let mut directories = vec![dir.path().join("database/keyspaces")];
+        while let Some(at) = directories.pop() {
+            for entry in std::fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() { directories.push(entry) } else { files.push(entry) }
+            }
+        }
+        let largest = files.into_iter().max_by_key(|file| file.metadata().unwrap().len()).unwrap();
+        let mut bytes = std::fs::read(&largest).unwrap();
+        assert!(bytes.len() > 1_000_000, "{largest:?}");
+        let end = bytes.len() - 200_000;
+        bytes[..end].iter_mut().step_by(100_000).for_each(|byte| *byte ^= 1);
+        std::fs::write(&largest, bytes).unwrap();
+
+        let store = open(dir.path());
+        let mut bad = vec![];
+        for n in all {
+            match store.copy(blob(n.into())).unwrap() {
+                BlobCopy::Inline(bytes) => assert_eq!(bytes, noise(n)),
+                BlobCopy::Unreadable => bad.push(n),
+                copy => panic!("{copy:?}"),
+            }
+        }
+        assert!(!bad.is_empty());
+        let first = blob(bad[0].into());
+        assert!(store.inline(first).is_none() && store.condemn(first, &BlobCopy::Unreadable));
+        assert!(!store.has_blob(first));
+        store.put_inline(first, noise(bad[0])).await.unwrap().unwrap();
+        assert!(store.has_blob(first));
+        assert_eq!(store.inline(first), Some(noise(bad[0])));
     }
 
     #[tokio::test]

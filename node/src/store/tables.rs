@@ -61,7 +61,11 @@ impl Tables {
 
     /// One value.
     pub(super) fn get(&self, table: Table, key: &Slice) -> Option<Slice> {
-        self.keyspace(table).get(key).unwrap_or_else(|error| fatal("the database cannot be read", &error))
+        self.try_get(table, key).unwrap_or_else(|error| fatal("the database cannot be read", &error))
+    }
+    /// The same of a value that can be had elsewhere when this disk does not give it any more.
+    pub(super) fn try_get(&self, table: Table, key: &Slice) -> Result<Option<Slice>, fjall::Error> {
+        self.keyspace(table).get(key)
     }
     /// How long a value is, in bytes, without reading it.
     pub(super) fn size_of(&self, table: Table, key: &Slice) -> Option<u64> {

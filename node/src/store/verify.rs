@@ -194,7 +194,8 @@ impl Disk {
 
     fn read(&self, extent: &Extent, mut each: impl FnMut(&[u8])) -> Result<(), Problem> {
         let short = |e: std::io::Error| Problem::Unreadable(extent.blob, e.to_string());
-        if let Some(value) = self.tables.get(Table::Inline, &keys::blob(extent.blob)) {
+        let inline = self.tables.try_get(Table::Inline, &keys::blob(extent.blob));
+        if let Some(value) = inline.map_err(|e| Problem::Unreadable(extent.blob, e.to_string()))? {
             let range = usize::try_from(extent.offset).ok().zip(usize::try_from(extent.offset + extent.length).ok());
             let part = range.and_then(|(from, to)| keys::payload(&value).get(from..to));
             each(part.ok_or_else(|| Problem::Unreadable(extent.blob, "shorter than its extent".to_owned()))?);
