@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const MOST_SEEDS: u64 = 3000;
 
 /// Each bug with the invariant that must be seen to break.
-const BUGS: [(Planted, &str); 22] = [
+const BUGS: [(Planted, &str); 24] = [
     (Planted::LeaderAloneCommits, "I1"),
     (Planted::AckBeforePersist, "I1"),
     (Planted::CommitWithoutAll, "I1"),
@@ -37,6 +37,8 @@ const BUGS: [(Planted, &str); 22] = [
     (Planted::MergeTooEarly, "I3"),
     (Planted::SurplusTooEarly, "I3"),
     (Planted::BadCopiesCount, "I3"),
+    (Planted::DrainIgnored, "I3"),
+    (Planted::ZonesIgnored, "I3"),
     (Planted::StaleReads, "I5"),
     (Planted::StaleReads, ONE_ORDER),
 ];

@@ -57,6 +57,14 @@ pub async fn forget(dir: &Path, node: String) -> Result<NodeId, AskError> {
     }
 }
 
+/// Has a node drained by the cluster of the node that runs in `dir`, or that taken back; `node` as for [`forget`].
+pub async fn drain(dir: &Path, node: String, draining: bool) -> Result<NodeId, AskError> {
+    match question(dir, Question::Drain { node, draining }).await? {
+        Answer::Drain(node) => Ok(node),
+        other => Err(unexpected(dir, &other)),
+    }
+}
+
 fn unexpected(dir: &Path, answer: &Answer) -> AskError {
     let error = io::Error::new(io::ErrorKind::InvalidData, format!("it answered something else: {answer:?}"));
     AskError::Io { dir: dir.to_owned(), error }

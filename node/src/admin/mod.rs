@@ -5,7 +5,7 @@ mod client;
 mod server;
 mod socket;
 
-pub use client::{AskError, ask, forget};
+pub use client::{AskError, ask, drain, forget};
 pub use server::{Admin, serve};
 
 use crate::cluster::{NodeId, Status};
@@ -44,6 +44,13 @@ pub enum Question {
         /// Its name, its id, or at least [`ID_DIGITS`] digits of it.
         node: String,
     },
+    /// Have a node's copies move elsewhere, or take that back.
+    Drain {
+        /// Its name, its id, or at least [`ID_DIGITS`] digits of it.
+        node: String,
+        /// False takes it back.
+        draining: bool,
+    },
 }
 
 /// An answer.
@@ -64,6 +71,8 @@ pub enum Answer {
     Status(Box<NodeStatus>),
     /// To [`Question::Forget`]: which node it was.
     Forgotten(NodeId),
+    /// To [`Question::Drain`]: which node it is.
+    Drain(NodeId),
     /// Why there is no other answer.
     Error(String),
 }

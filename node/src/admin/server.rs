@@ -2,7 +2,7 @@
 //! the cluster like every other change.
 
 use super::{Answer, Endpoints, ID_DIGITS, LINE_MAX, NodeStatus, Question, Request, Response, SOCKET, VERSION, socket};
-use crate::cluster::{Change, Liveness, MemberStatus, NodeId, Status};
+use crate::cluster::{Change, Drain, Liveness, MemberStatus, NodeId, Status};
 use crate::peer::ClusterHandle;
 use crate::store::Store;
 use std::io;
@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS: usize = 16;
 /// For one question with its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// For the cluster to log that a node is forgotten.
-const FORGET: Duration = Duration::from_secs(4);
+/// For the cluster to log something about a node.
+const ORDER: Duration = Duration::from_secs(4);
 
 /// What the answers are made from.
 #[derive(Debug, Clone)]
@@ -77,7 +77,13 @@ async fn answer_one(stream: UnixStream, admin: &Admin) -> io::Result<()> {
             Answer::Error(format!("this node speaks version {VERSION}: use its own trebol to ask it"))
         }
         Ok(Request { request: Question::Status, .. }) => admin.status().await,
-        Ok(Request { request: Question::Forget { node }, .. }) => admin.forget(&node).await,
+        Ok(Request { request: Question::Forget { node }, .. }) => {
+            admin.order(&node, Liveness::Down, |node| Change::Forget { node }, Answer::Forgotten).await
+        }
+        Ok(Request { request: Question::Drain { node, draining }, .. }) => {
+            let drain = |node| Change::Drain(Drain { node, draining });
+            admin.order(&node, Liveness::Alive, drain, Answer::Drain).await
+        }
         Err(error) => Answer::Error(format!("not understood: {error}")),
     };
     let mut json = serde_json::to_vec(&Response { version: VERSION, answer })?;
@@ -101,34 +107,41 @@ impl Admin {
         }
     }
 
-    async fn forget(&self, node: &str) -> Answer {
+    /// Has the cluster log something about one node. Of two with one name it is the one that is in the state `meant`.
+    async fn order(
+        &self,
+        node: &str,
+        meant: Liveness,
+        change: impl FnOnce(NodeId) -> Change,
+        done: impl FnOnce(NodeId) -> Answer,
+    ) -> Answer {
         let found = match self.handle.status().await {
-            Ok(cluster) => find(&cluster, node),
+            Ok(cluster) => find(&cluster, node, meant),
             Err(stopped) => Err(stopped.to_string()),
         };
         let node = match found {
             Ok(node) => node,
             Err(sentence) => return Answer::Error(sentence),
         };
-        match self.handle.change(Change::Forget { node }, FORGET).await {
-            Ok(Ok(_)) => Answer::Forgotten(node),
+        match self.handle.change(change(node), ORDER).await {
+            Ok(Ok(_)) => done(node),
             Ok(Err(refusal)) => Answer::Error(refusal.to_string()),
             Err(stopped) => Answer::Error(stopped.to_string()),
         }
     }
 }
 
-/// The one node to be forgotten that is meant: by its name or whole id before by how its id begins. Of two with one name it
-/// is the one that is down, for a node that was emptied and came back keeps its name and has a new id. A whole id need not be
-/// one that this node has met.
-fn find(cluster: &Status, wanted: &str) -> Result<NodeId, String> {
-    let those = |meant: &dyn Fn(&MemberStatus) -> bool| {
-        cluster.members.iter().filter(|m| meant(m)).map(|m| m.info.node).collect::<Vec<_>>()
+/// The one node that is meant: by its name or whole id before by how its id begins. Of two with one name it is the one in
+/// the state `meant`, for a node that was emptied and came back keeps its name and has a new id. A whole id need not be one
+/// that this node has met.
+fn find(cluster: &Status, wanted: &str, meant: Liveness) -> Result<NodeId, String> {
+    let those = |fits: &dyn Fn(&MemberStatus) -> bool| {
+        cluster.members.iter().filter(|m| fits(m)).map(|m| m.info.node).collect::<Vec<_>>()
     };
     let mut found = those(&|m| m.info.name == wanted || m.info.node.to_string() == wanted);
     if found.len() > 1 {
-        let down = those(&|m| m.info.name == wanted && m.liveness == Liveness::Down);
-        found = if down.len() == 1 { down } else { found };
+        let one = those(&|m| m.info.name == wanted && m.liveness == meant);
+        found = if one.len() == 1 { one } else { found };
     }
     if found.is_empty() && wanted.len() >= ID_DIGITS {
         found = those(&|m| m.info.node.to_string().starts_with(wanted));
@@ -144,7 +157,7 @@ fn find(cluster: &Status, wanted: &str) -> Result<NodeId, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Digest, DiskReport, Epoch, PeerInfo, RoleName};
+    use crate::cluster::{Digest, DiskReport, Draining, Epoch, PeerInfo, RoleName};
     use crate::peer::testing::info;
 
     /// Nodes with these ids, names and states.
@@ -156,6 +169,8 @@ mod tests {
             behind: 0,
             disk: DiskReport::default(),
             clock_ahead: 0,
+            draining: Draining::No,
+            copies: 0,
         };
         Status {
             node: NodeId(1),
@@ -171,26 +186,27 @@ mod tests {
     }
 
     #[test]
-    fn of_two_nodes_with_one_name_the_one_that_is_down_is_meant() {
+    fn of_two_nodes_with_one_name_the_state_tells() {
         let (old, new, third) = (0xa1 << 120, 0xb2 << 120, 0xc3 << 120);
         let mut nodes = [(old, "n3", Liveness::Down), (new, "n3", Liveness::Alive), (third, "n4", Liveness::Alive)];
-        assert_eq!(find(&cluster(&nodes), "n3"), Ok(NodeId(old)));
-        assert_eq!(find(&cluster(&nodes), "n4"), Ok(NodeId(third)));
+        assert_eq!(find(&cluster(&nodes), "n3", Liveness::Down), Ok(NodeId(old)));
+        assert_eq!(find(&cluster(&nodes), "n3", Liveness::Alive), Ok(NodeId(new)));
+        assert_eq!(find(&cluster(&nodes), "n4", Liveness::Down), Ok(NodeId(third)));
         nodes[1].2 = Liveness::Down;
-        let ambiguous = find(&cluster(&nodes), "n3").unwrap_err();
+        let ambiguous = find(&cluster(&nodes), "n3", Liveness::Down).unwrap_err();
         assert!(ambiguous.contains("2 nodes"), "{ambiguous}");
-        assert_eq!(find(&cluster(&nodes), "b2000000"), Ok(NodeId(new)), "its id tells");
-        assert_eq!(find(&cluster(&nodes), &NodeId(old).to_string()), Ok(NodeId(old)));
+        assert_eq!(find(&cluster(&nodes), "b2000000", Liveness::Down), Ok(NodeId(new)), "its id tells");
+        assert_eq!(find(&cluster(&nodes), &NodeId(old).to_string(), Liveness::Down), Ok(NodeId(old)));
     }
 
     #[test]
     fn names_go_before_ids_and_a_few_digits_name_nobody() {
         let (named, begins) = (1 << 120, 0xabcd_ef01 << 96);
         let nodes = [(named, "abcdef01", Liveness::Down), (begins, "n2", Liveness::Down)];
-        assert_eq!(find(&cluster(&nodes), "abcdef01"), Ok(NodeId(named)));
-        assert_eq!(find(&cluster(&nodes), "abcdef010"), Ok(NodeId(begins)));
-        assert!(find(&cluster(&nodes), "abcdef0").is_err());
+        assert_eq!(find(&cluster(&nodes), "abcdef01", Liveness::Down), Ok(NodeId(named)));
+        assert_eq!(find(&cluster(&nodes), "abcdef010", Liveness::Down), Ok(NodeId(begins)));
+        assert!(find(&cluster(&nodes), "abcdef0", Liveness::Down).is_err());
         let unknown = NodeId(7);
-        assert_eq!(find(&cluster(&nodes), &unknown.to_string()), Ok(unknown));
+        assert_eq!(find(&cluster(&nodes), &unknown.to_string(), Liveness::Down), Ok(unknown));
     }
 }

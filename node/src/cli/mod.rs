@@ -1,7 +1,8 @@
-//! The `trebol` command: `serve`, `dev`, `status`, `forget`, `verify`, `passwd`. It reads arguments, calls the library and prints;
+//! The `trebol` command: `serve`, `dev`, `status`, `drain`, `forget`, `verify`, `passwd`. It reads arguments, calls the library and prints;
 //! what is wrong is one sentence on stderr. Exit code 2: usage or settings; 1: anything that went wrong later.
 
 mod dev;
+mod drain;
 mod flags;
 mod forget;
 mod passwd;
@@ -27,6 +28,7 @@ enum Command {
     Serve(Box<serve::Serve>),
     Dev(dev::Dev),
     Status(status::StatusOf),
+    Drain(drain::Drain),
     Forget(forget::Forget),
     Verify(verify::Verify),
     Passwd(passwd::Passwd),
@@ -50,6 +52,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Dev(dev) => dev.run(),
         Command::Status(status) => status.run(),
+        Command::Drain(drain) => drain.run(),
         Command::Forget(forget) => forget.run(),
         Command::Verify(verify) => verify.run(),
         Command::Passwd(passwd) => passwd.run(),

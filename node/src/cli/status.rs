@@ -2,7 +2,7 @@
 
 use super::{DATA, Failure, dev, dev_directory, print, small_runtime};
 use crate::admin::{AskError, ID_DIGITS, NodeStatus, ask};
-use crate::cluster::{Liveness, NodeId, RoleName};
+use crate::cluster::{Draining, Liveness, MemberStatus, NodeId, RoleName};
 use crate::store::Integrity;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -79,17 +79,19 @@ fn table(status: &NodeStatus) -> String {
         scrub(&status.scrub),
     );
     let mut rows = vec![
-        ["NODE", "ID", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "USED", "FREE", "DISK", "CLOCK"].map(str::to_owned),
+        ["NODE", "ID", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "COPIES", "USED", "FREE", "DISK", "CLOCK"]
+            .map(str::to_owned),
     ];
     for member in &cluster.members {
         rows.push([
             member.info.name.clone(),
             format!("{:.ID_DIGITS$}", member.info.node.to_string()),
-            liveness(member.liveness).to_owned(),
+            state(member),
             role(member.role).to_owned(),
             member.info.ftp.clone(),
             member.info.zone.clone(),
             member.behind.to_string(),
+            member.copies.to_string(),
             bytes(member.disk.used),
             bytes(member.disk.free),
             if member.disk.healthy { "ok" } else { "failing" }.to_owned(),
@@ -128,11 +130,17 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-fn liveness(liveness: Liveness) -> &'static str {
-    match liveness {
+/// Whether it is there, and what becomes of its copies.
+fn state(member: &MemberStatus) -> String {
+    let liveness = match member.liveness {
         Liveness::Down => "down",
         Liveness::Suspect => "suspect",
         Liveness::Alive => "alive",
+    };
+    match member.draining {
+        Draining::No => liveness.to_owned(),
+        Draining::UnderWay => format!("{liveness}, draining"),
+        Draining::Done => format!("{liveness}, drained"),
     }
 }
 

@@ -99,7 +99,7 @@ mod tests {
     }
     fn record(position: Position, op: u128, blob: Option<u128>, effects: Vec<Effect>) -> Arc<Record> {
         let blob = blob.map(|op| BlobId { op: OpId(op), ..BlobId::default() });
-        let write = Write { op: OpId(op), blob, effects, forget: None, part: None };
+        let write = Write { op: OpId(op), blob, effects, ..Write::default() };
         Arc::new(Record { position, hlc: Hlc(position.epoch.0), durability: vec![], body: Body::Write(write) })
     }
     fn store(position: Position, op: u128, over: &[Position]) -> Arc<Record> {

@@ -1,6 +1,6 @@
 //! What a client wants changed, what it locks, and why the leader may refuse it.
 
-use super::record::Extent;
+use super::record::{Drain, Extent};
 use super::types::{BlobId, Micros, NodeId, Position};
 use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,8 @@ pub enum Change {
         /// Which.
         node: NodeId,
     },
+    /// `trebol drain`: a node's copies move elsewhere, or may stay again. Needs no lock.
+    Drain(Drain),
     /// RNFR of a conflict's loser and RNTO: it becomes the version of `to`, which may be its own path, and is no loser
     /// any more.
     Recover {
@@ -167,7 +169,7 @@ pub enum Refusal {
     /// A node that is to be forgotten takes part in the cluster, or did a moment ago.
     #[error("the node is alive: stop it first, and wait until `trebol status` shows it as down")]
     NodeAlive,
-    /// A node that is to be forgotten is none of this cluster's.
+    /// A node that is to be forgotten or drained is none of this cluster's.
     #[error("no node of this cluster has that id")]
     NoSuchNode,
 }
@@ -183,12 +185,16 @@ impl Change {
             | Self::RemoveDirectory { path }
             | Self::SetModified { path, .. }
             | Self::Resolve { path, .. } => vec![path],
-            Self::Forget { .. } => vec![],
+            Self::Forget { .. } | Self::Drain(_) => vec![],
             Self::Rename { from: path, to } | Self::Recover { path, to, .. } => vec![path, to],
         };
         paths.sort();
         paths.dedup();
         paths
+    }
+    /// Whether it is about a node, and not about files: the request is the commit, without a lock.
+    pub fn is_order(&self) -> bool {
+        matches!(self, Self::Forget { .. } | Self::Drain(_))
     }
     /// Whether each of its locks is for everything below the path, too.
     pub fn takes_subtrees(&self) -> bool {

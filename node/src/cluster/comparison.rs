@@ -8,10 +8,11 @@ use super::member::{Cx, Member};
 use super::message::Message;
 use super::pending::View;
 use super::record::{Outcome, PathEntry};
-use super::storage::PathRange;
+use super::storage::{Drained, PathRange};
 use super::types::{Digest, Hlc, NodeId, OpId};
 use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Parts of a range.
 const PARTS: usize = 64;
@@ -67,6 +68,8 @@ pub struct IndexState {
     pub known: Vec<NodeId>,
     /// Nodes that a record forgot.
     pub forgotten: Vec<NodeId>,
+    /// Who is being drained, or was.
+    pub drains: BTreeMap<NodeId, Drained>,
 }
 
 /// What was found.
@@ -120,6 +123,7 @@ impl Member {
             hlc: state.hlc,
             known: state.known.clone(),
             forgotten: state.forgotten.clone(),
+            drains: state.drains.clone(),
         };
         let answer = IndexAnswer { number: ask.number, state, found };
         // What we could lose in a crash is not given away.

@@ -149,7 +149,7 @@ pub(super) fn effects(
             }
             Ok(vec![effect(from, Version::Deleted), effect(to, Version::File(carried(head, file)))])
         }
-        Change::Forget { .. } => Ok(vec![]),
+        Change::Forget { .. } | Change::Drain(_) => Ok(vec![]),
         Change::SetModified { path, modified } => {
             let entry = sight.entry(path);
             let (head, file) = file_at(sight, &entry, path)?;

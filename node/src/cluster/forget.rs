@@ -32,8 +32,13 @@ impl Member {
         if let Some(refusal) = refusal {
             return self.send(front, Message::Refused { op, refusal });
         }
-        let position =
-            self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node), part: None }));
+        self.log_order(cx, front, Write { op, forget: Some(node), ..Write::default() });
+    }
+
+    /// Logs what is about a node, and not about files; the front hears of it once it is committed.
+    pub(super) fn log_order(&mut self, cx: Cx<'_>, front: NodeId, write: Write) {
+        let op = write.op;
+        let position = self.append(cx, Body::Write(write));
         if let Role::Lead(lead) = &mut self.role {
             lead.waiters.entry(position.seq).or_default().push((front, op));
         }
@@ -52,7 +57,7 @@ impl Member {
         let long = |n: &&NodeId| **n != me && silent(**n) > self.config.forget_after;
         let Some(node) = known.iter().find(long).copied().filter(|_| here * 2 > known.len()) else { return };
         let op = OpId(u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()));
-        self.append(cx, Body::Write(Write { op, blob: None, effects: vec![], forget: Some(node), part: None }));
+        self.append(cx, Body::Write(Write { op, forget: Some(node), ..Write::default() }));
     }
 
     /// Takes leave of the nodes that records forgot.

@@ -123,7 +123,7 @@ mod tests {
         let path = FtpPath::root().resolve(name).unwrap();
         let over = vec![Position { epoch: Epoch(u64::MAX, u64::MAX), seq: u64::MAX }];
         let effects = vec![Effect { path, over, what: Version::Deleted }];
-        record(Body::Write(Write { op: OpId(u128::MAX), blob: None, effects, forget: None, part: None }))
+        record(Body::Write(Write { op: OpId(u128::MAX), effects, ..Write::default() }))
     }
 
     #[test]

@@ -120,8 +120,7 @@ impl Member {
         let Some((leader, epoch)) = self.leader else { return };
         let Some(front) = self.fronts.get_mut(&op) else { return };
         front.again = now + if front.phase == Phase::Staging { RENEW } else { self.config.rpc };
-        // To forget a node takes no lock: the request is the commit.
-        if front.phase == Phase::Committing || matches!(front.change, Change::Forget { .. }) {
+        if front.phase == Phase::Committing || front.change.is_order() {
             front.doubtful = true;
             front.first_asked = front.first_asked.or(Some((leader, epoch)));
         }

@@ -78,8 +78,10 @@ impl Member {
         if self.answer_repeat(cx, front, op) {
             return self.grant_locks(cx);
         }
-        if let Change::Forget { node } = change {
-            return self.on_forget(cx, front, op, node);
+        match change {
+            Change::Forget { node } => return self.on_forget(cx, front, op, node),
+            Change::Drain(drain) => return self.on_drain(cx, front, op, drain),
+            _ => {}
         }
         // What keeps a subtree waiting is not asked to when it cannot be done anyway, by all that is decided.
         if change.takes_subtrees()
@@ -350,7 +352,7 @@ impl Member {
         let parts = frame::cut(effects, self.config.effects_per_record);
         let count = parts.len() as u64;
         let part = |index| (count > 1).then_some(Part { index, count });
-        let write = |(index, effects)| Write { op, blob, effects, forget: None, part: part(index) };
+        let write = |(index, effects)| Write { op, blob, effects, part: part(index), ..Write::default() };
         let bodies = (0..).zip(parts).map(write).map(Body::Write).collect();
         let position = self.append_stamped(cx, bodies, hlc);
         let Role::Lead(lead) = &mut self.role else { return };

@@ -295,6 +295,25 @@ pub struct MemberStatus {
     /// How many microseconds its clock is ahead of the others, when that bars it from leading and from new files; else 0.
     #[serde(default)]
     pub clock_ahead: Micros,
+    /// Whether it is being drained, and how far that is.
+    #[serde(default)]
+    pub draining: Draining,
+    /// Visible files that have a copy there.
+    #[serde(default)]
+    pub copies: u64,
+}
+
+/// How far the draining of a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Draining {
+    /// It is not being drained.
+    #[default]
+    No,
+    /// Something is to be on it that is not to be there in the end.
+    UnderWay,
+    /// Nothing is to be on it: three others hold whatever it held.
+    Done,
 }
 
 /// The state of the cluster as seen from one node.

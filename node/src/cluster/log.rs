@@ -43,6 +43,8 @@ pub(super) struct Log {
     pub(super) rehomed: BTreeSet<BlobId>,
     /// Blobs that paths began to refer to.
     pub(super) referred: Vec<BlobId>,
+    /// Sets of nodes that registers came to name since this was last looked at, for repair.
+    pub(super) placed: BTreeSet<Vec<NodeId>>,
     /// This node.
     pub(super) me: NodeId,
     /// Nodes that records forgot since this was last looked at.
@@ -76,6 +78,7 @@ impl Log {
             logged_blobs: vec![],
             rehomed: BTreeSet::new(),
             referred: vec![],
+            placed: BTreeSet::new(),
             me,
             forgot: vec![],
             news: false,
@@ -145,6 +148,7 @@ impl Log {
     fn note_nodes(&mut self, record: &Record) {
         match &record.body {
             Body::Write(Write { forget: Some(node), .. }) => self.note_known(&[], &[*node]),
+            Body::Write(Write { drain: Some(drain), .. }) => self.note_drain(drain.node, drain.at(record.stamp())),
             Body::Cover(cover) => self.note_known(&cover.members, &[]),
             _ => {}
         }
@@ -156,6 +160,7 @@ impl Log {
         for node in forgotten {
             if !state.forgotten.contains(node) {
                 state.forgotten.push(*node);
+                state.drains.remove(node);
                 self.forgot.push(*node);
             }
         }

@@ -118,7 +118,7 @@ impl Pair {
         self.events.iter().any(|event| matches!(event, Event::TookOver { .. }))
     }
     fn clock_ahead(&self) -> Micros {
-        let status = self.member.status(self.now);
+        let status = self.member.status(self.now, &Empty);
         status.members.iter().find(|m| m.info.node == status.node).unwrap().clock_ahead
     }
 }
@@ -156,7 +156,7 @@ fn leader_whose_clock_jumps_ahead_steps_down() {
     pair.now.wall += 2000 * MS;
     pair.pass(500);
     assert_eq!(pair.clock_ahead(), 2000 * MS);
-    let status = pair.member.status(pair.now);
+    let status = pair.member.status(pair.now, &Empty);
     assert_eq!((status.role, status.leader), (RoleName::Follow, None));
 }
 
@@ -168,7 +168,7 @@ fn leader_that_stood_still_listens_before_it_leads_again() {
     pair.events.clear();
     pair.now = Now { mono: pair.now.mono + 5000 * MS, wall: pair.now.wall + 5000 * MS };
     pair.handle(Input::Tick);
-    let status = pair.member.status(pair.now);
+    let status = pair.member.status(pair.now, &Empty);
     assert_eq!((status.role, status.leader), (RoleName::Follow, None));
     pair.pass(900);
     assert!(!pair.took_over(), "its peer was silent only for who did not listen");
@@ -193,21 +193,21 @@ fn epoch_counter_gone_wild_is_dropped_and_said_once() {
     assert_eq!(pair.events.iter().filter(|event| **event == said).count(), 1);
     pair.pass(4000);
     assert!(pair.took_over());
-    assert!(pair.member.status(pair.now).epoch.0 < 10, "{}", pair.member.status(pair.now).epoch);
+    assert!(pair.member.status(pair.now, &Empty).epoch.0 < 10, "{}", pair.member.status(pair.now, &Empty).epoch);
 }
 
 #[test]
 fn lower_epochs_change_nothing() {
     let mut pair = Pair::new(0);
     pair.pass(4000);
-    let before = pair.member.status(pair.now);
+    let before = pair.member.status(pair.now, &Empty);
     let low = Epoch(0, 7);
     pair.hear(Message::Collect { epoch: low, marks: Marks::default() });
     pair.hear(Message::Coordinator { epoch: low, members: vec![NodeId(1)] });
     pair.hear(Message::Append { epoch: low, records: vec![], committed: 9, more: false });
     pair.hear(Message::Ack { epoch: low, received: 9, durable: 9, took: false });
     pair.hear(Message::Release { epoch: low });
-    let after = pair.member.status(pair.now);
+    let after = pair.member.status(pair.now, &Empty);
     assert_eq!((after.epoch, after.leader, after.role), (before.epoch, before.leader, before.role));
 }
 

@@ -83,7 +83,7 @@ mod tests {
 
     fn part(seq: u64, part: Option<(u64, u64)>) -> Arc<Record> {
         let part = part.map(|(index, count)| Part { index, count });
-        let write = Write { op: OpId(1), blob: None, effects: vec![], forget: None, part };
+        let write = Write { op: OpId(1), part, ..Write::default() };
         let position = Position { epoch: Epoch(1, 1), seq };
         Arc::new(Record { position, hlc: Hlc(1), durability: vec![], body: Body::Write(write) })
     }

@@ -1,8 +1,10 @@
 //! Which nodes get the copies: deterministic, fewest bytes first among the healthy, over as many zones as possible
 //! (specification 6.1).
 
+use super::info::DiskReport;
 use super::member::{Cx, Member, Role};
 use super::types::NodeId;
+use std::collections::BTreeMap;
 
 /// Disk use is compared in steps of this many bytes, so that nodes that are about equally full share the load.
 const STEP: u64 = 64 * 1024 * 1024;
@@ -12,6 +14,8 @@ const STEP: u64 = 64 * 1024 * 1024;
 pub(super) struct Candidate {
     pub(super) node: NodeId,
     pub(super) zone: String,
+    /// Its clock is too far ahead of the others': it takes what nobody else can.
+    pub(super) ahead: bool,
     /// Bytes used.
     pub(super) used: u64,
     /// Copies it was given since it last reported its use.
@@ -29,7 +33,7 @@ pub(super) fn choose(
     let least = candidates.iter().map(|c| c.used / STEP).min().unwrap_or(0);
     candidates.sort_by_key(|c| {
         let is_near = Some(c.node) == near && c.used / STEP <= least + 1;
-        (!is_near, c.used / STEP, c.given, c.node)
+        (c.ahead, !is_near, c.used / STEP, c.given, c.node)
     });
     let mut chosen: Vec<Candidate> = vec![];
     while chosen.len() < count && !candidates.is_empty() {
@@ -40,11 +44,47 @@ pub(super) fn choose(
 }
 
 impl Member {
-    fn zone(&self, node: NodeId) -> Option<&String> {
+    pub(super) fn zone(&self, node: NodeId) -> Option<&String> {
         if node == self.me.node { Some(&self.me.zone) } else { self.peers.all.get(&node).map(|p| &p.info.zone) }
     }
 
-    /// Where copies of a blob go, beside those that there are; `among` these, if only they will do.
+    /// A node's disk, by its last word.
+    pub(super) fn disk_of(&self, node: NodeId) -> DiskReport {
+        if node == self.me.node { self.disk } else { self.peers.disk(node) }
+    }
+
+    /// A member that could take a copy now.
+    fn candidate(&self, cx: Cx<'_>, node: NodeId) -> Option<Candidate> {
+        let Role::Lead(lead) = &self.role else { return None };
+        let disk = self.disk_of(node);
+        let said = self.peers.said(node);
+        let behind = said.map_or(0, |i| i.marks.lacks(&self.log.state.logged));
+        let live = node == self.me.node || (self.peers.linked(node, cx.mono()) && behind < 10_000);
+        let ok = live && disk.healthy && disk.free > self.config.disk_reserve;
+        ok.then(|| Candidate {
+            node,
+            zone: self.zone(node).cloned().unwrap_or_default(),
+            ahead: said.is_some_and(|i| i.clock_ahead > 0),
+            used: disk.used,
+            given: lead.given.get(&node).map_or(0, |g| g.0),
+        })
+    }
+
+    /// The members that could take copies and are to keep them, with their zones.
+    pub(super) fn zones_with_room(&self, cx: Cx<'_>) -> BTreeMap<NodeId, String> {
+        let Role::Lead(lead) = &self.role else { return BTreeMap::new() };
+        let stay = lead.members.iter().filter(|m| !self.log.state.is_draining(**m));
+        stay.filter_map(|m| self.candidate(cx, *m)).map(|c| (c.node, c.zone)).collect()
+    }
+
+    /// The members in other zones.
+    pub(super) fn members_outside(&self, zone: &str) -> Vec<NodeId> {
+        let Role::Lead(lead) = &self.role else { return vec![] };
+        lead.members.iter().copied().filter(|n| self.zone(*n).is_some_and(|z| z != zone)).collect()
+    }
+
+    /// Where copies of a blob go, beside those that there are; `among` these, if only they will do. To a node that is being
+    /// drained only when there would be fewer otherwise.
     pub(super) fn place(
         &mut self,
         cx: Cx<'_>,
@@ -54,27 +94,17 @@ impl Member {
         exclude: &[NodeId],
         among: Option<&[NodeId]>,
     ) -> Vec<NodeId> {
-        let now = cx.mono();
         let Role::Lead(lead) = &self.role else { return vec![] };
-        let fit = |m: &NodeId| -> Option<Candidate> {
-            let mine = *m == self.me.node;
-            let disk = if mine { self.disk } else { self.peers.disk(*m) };
-            let zone = self.zone(*m);
-            let behind = self.peers.said(*m).map_or(0, |i| i.marks.lacks(&self.log.state.logged));
-            let live = mine || (self.peers.linked(*m, now) && behind < 10_000);
-            let taken = kept.contains(m) || exclude.contains(m);
-            let ok = live && disk.healthy && disk.free > self.config.disk_reserve && !taken;
-            let given = lead.given.get(m).map_or(0, |g| g.0);
-            ok.then(|| Candidate { node: *m, zone: zone.cloned().unwrap_or_default(), used: disk.used, given })
-        };
-        // A node whose clock is ahead gets nothing while there are enough others.
-        let sound = |m: &&NodeId| self.peers.said(**m).is_none_or(|i| i.clock_ahead == 0);
-        let eligible = || lead.members.iter().filter(|m| among.is_none_or(|nodes| nodes.contains(m)));
-        let enough = eligible().filter(sound).count() >= self.config.min_copies;
-        let candidates: Vec<Candidate> = eligible().filter(|m| !enough || sound(m)).filter_map(fit).collect();
-        let zones: Vec<String> = kept.iter().filter_map(|n| self.zone(*n).cloned()).collect();
-        let chosen = choose(candidates, near, count, &zones);
-        let used: Vec<u64> = chosen.iter().map(|n| self.peers.disk(*n).used).collect();
+        let may = |m: &NodeId| !kept.contains(m) && !exclude.contains(m) && among.is_none_or(|nodes| nodes.contains(m));
+        let (drained, stay): (Vec<Candidate>, Vec<Candidate>) = (lead.members.iter().copied().filter(may))
+            .filter_map(|m| self.candidate(cx, m))
+            .partition(|c| self.log.state.is_draining(c.node));
+        let mut chosen = vec![];
+        for candidates in [stay, drained] {
+            let zones: Vec<String> = kept.iter().chain(&chosen).filter_map(|n| self.zone(*n).cloned()).collect();
+            chosen.extend(choose(candidates, near, count - chosen.len(), &zones));
+        }
+        let used: Vec<u64> = chosen.iter().map(|n| self.disk_of(*n).used).collect();
         if let Role::Lead(lead) = &mut self.role {
             for (node, used) in chosen.iter().zip(used) {
                 let given = lead.given.entry(*node).or_insert((0, used));
@@ -90,7 +120,7 @@ mod tests {
     use super::*;
 
     fn node(id: u128, zone: &str, used: u64) -> Candidate {
-        Candidate { node: NodeId(id), zone: zone.into(), used: used * STEP, given: 0 }
+        Candidate { node: NodeId(id), zone: zone.into(), ahead: false, used: used * STEP, given: 0 }
     }
 
     #[test]
@@ -124,6 +154,14 @@ mod tests {
         let mut all = vec![node(1, "a", 0), node(2, "a", 0), node(3, "a", 0), node(4, "a", 0)];
         all[0].given = 7;
         assert_eq!(choose(all, None, 3, &[]), [NodeId(2), NodeId(3), NodeId(4)]);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_comes_last_but_before_too_few_copies() {
+        let mut all = vec![node(1, "a", 0), node(2, "b", 5), node(3, "c", 5), node(4, "d", 5)];
+        all[0].ahead = true;
+        assert!(!choose(all.clone(), Some(NodeId(1)), 3, &[]).contains(&NodeId(1)));
+        assert_eq!(choose(all, None, 4, &[])[3], NodeId(1));
     }
 
     #[test]

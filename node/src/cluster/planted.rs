@@ -47,6 +47,10 @@ pub enum Planted {
     MergeTooEarly,
     /// I3: a surplus copy is dropped before the others said that they have theirs.
     SurplusTooEarly,
+    /// I3: nothing moves from a node that is drained.
+    DrainIgnored,
+    /// I3: all copies of a version stay in one zone.
+    ZonesIgnored,
     /// I3: a copy that is known to be bad counts like a good one.
     BadCopiesCount,
 }

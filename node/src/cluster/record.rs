@@ -45,7 +45,7 @@ pub struct Cover {
 }
 
 /// One client operation, or a part of it: all effects of an operation take place or none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Write {
     /// The operation. Logged twice only on two sides of a partition.
     pub op: OpId,
@@ -56,9 +56,21 @@ pub struct Write {
     /// A node that is no member any more, nor ever again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forget: Option<NodeId>,
+    /// A node that is to hold no copies, or may hold some again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
     /// Which part of the operation this is; `None` when it is all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+}
+
+/// Whether a node is being drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Which.
+    pub node: NodeId,
+    /// False takes it back.
+    pub draining: bool,
 }
 
 /// A piece of an operation that is too large for one record. All pieces have consecutive positions and one clock.

@@ -3,16 +3,15 @@
 //! holds is a list of its own (`whereabouts`).
 
 use super::decide::Sight;
-use super::log::COPIES;
+use super::lacking::Search;
 use super::member::{Cx, Member, Role};
 use super::message::{CopyState, Message, VersionId};
-use super::record::{Body, Extent, Location, Moved, Relocated, Version};
-use super::storage::Holding;
+use super::record::{Body, Moved, Relocated};
+#[cfg(feature = "planted-bugs")]
+use super::record::{Effect, File, Version, Write};
 use super::types::{BlobId, Micros, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Blobs looked at in one beat.
-const AT_ONCE: usize = 512;
 /// Nodes asked for a version that is on none of those that should have it.
 const SOURCES: usize = 16;
 /// Versions that wait for a copy in memory; those with the fewest live copies are kept, the others are found again.
@@ -25,10 +24,7 @@ const MOVES: usize = 256;
 /// What the leader of one epoch repairs.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
-    /// Which blob of which list was looked at last.
-    seen: Option<(Holding, Option<BlobId>)>,
-    /// All lists were looked through: not again before.
-    rests_until: Micros,
+    pub(super) search: Search,
     /// Versions that need a copy, those with the fewest live ones first.
     waiting: BTreeSet<(usize, VersionId)>,
     copies: BTreeMap<VersionId, Copy>,
@@ -57,81 +53,9 @@ struct Copy {
     tries: usize,
 }
 
-/// How the nodes that a register names are.
-struct Standing {
-    live: Vec<NodeId>,
-    /// Away, but not for long enough to be given up; who has been away for the shortest time first.
-    awaited: Vec<NodeId>,
-}
-
-impl Standing {
-    /// Whether a copy is needed now. With no live one there is nobody to copy from, but once all are given up a copy may be
-    /// found where no register has one.
-    fn lacks_copies(&self) -> bool {
-        match self.live.len() {
-            0 => self.awaited.is_empty(),
-            1 => true,
-            live => live < COPIES && live + self.awaited.len() < COPIES,
-        }
-    }
-    /// Whose turn it is: last copies first, then what may be lost for good.
-    fn urgency(&self) -> usize {
-        if self.live.is_empty() { COPIES } else { self.live.len() }
-    }
-    /// The register with a new copy.
-    fn with(self, target: Option<NodeId>) -> Vec<NodeId> {
-        let mut nodes: Vec<NodeId> = self.live;
-        nodes.extend(target.filter(|t| !nodes.contains(t)));
-        nodes.extend(self.awaited);
-        nodes.truncate(COPIES);
-        nodes.sort();
-        nodes
-    }
-}
-
 impl Member {
-    /// How long a node has been away, as far as this leader knows; for ever when it was forgotten.
-    fn absence(&self, cx: Cx<'_>, node: NodeId) -> Micros {
-        let Role::Lead(lead) = &self.role else { return 0 };
-        if node == self.me.node {
-            return 0;
-        }
-        if self.log.state.forgotten.contains(&node) {
-            return Micros::MAX;
-        }
-        let now = cx.mono();
-        self.peers.away_for(node, now).unwrap_or_else(|| now.saturating_sub(lead.since))
-    }
-
-    /// Whether a linked peer is in another leader's epoch.
-    fn follows_another(&self, cx: Cx<'_>) -> bool {
-        let led = |i: &super::Info| i.leader.is_some_and(|(_, epoch)| epoch != self.log.state.promised);
-        self.peers.all_linked(cx.mono()).any(|(.., said)| led(said))
-    }
-
-    fn copies_of(&self, cx: Cx<'_>, location: &Location) -> Standing {
-        let absent = |n: &NodeId| (self.absence(cx, *n), *n);
-        let mut all: Vec<(Micros, NodeId)> = location.nodes.iter().map(absent).collect();
-        all.sort();
-        let named = |from: Micros, to: Micros| {
-            let within = all.iter().filter(|(away, _)| (from..=to).contains(away));
-            within.map(|(_, n)| *n).collect::<Vec<_>>()
-        };
-        let live = self.config.repair_last_copy;
-        // Who is away from here may be with the other leader, who logs the same of our nodes: without this they would move
-        // every version to and fro for as long as a bridge keeps them apart.
-        let given_up = if self.follows_another(cx) { Micros::MAX - 1 } else { self.config.repair_after.max(live) };
-        Standing { live: named(0, live), awaited: named(live + 1, given_up) }
-    }
-
-    /// A version as the leader sees it: all that is logged counts.
-    fn version(&self, cx: Cx<'_>, what: &VersionId) -> Option<(Location, Vec<Extent>)> {
-        let head = self.sight(cx).entry(&what.path).heads.into_iter().find(|h| h.position == what.position)?;
-        let Version::File(file) = head.what else { return None };
-        Some((head.location, file.extents))
-    }
-
     pub(super) fn tick_repair(&mut self, cx: Cx<'_>) {
+        self.note_placed();
         if self.serves() && self.lease_ok(cx) {
             self.watch_copies(cx);
             self.find_lacking(cx);
@@ -166,9 +90,9 @@ impl Member {
             linked.iter().cycle().skip(from).take(SOURCES.min(linked.len())).copied().collect()
         };
         let sources =
-            found.as_ref().map(|(location, _)| self.copies_of(cx, location).live).map(|live| match &live[..] {
+            found.as_ref().map(|(location, _)| self.copies_of(cx, location).sources()).map(|all| match &all[..] {
                 [] => anybody(),
-                _ => live,
+                _ => all,
             });
         let Role::Lead(lead) = &mut self.role else { return };
         let (Some((_, extents)), Some(sources)) = (found, sources) else {
@@ -181,75 +105,6 @@ impl Member {
             let target = copy.target;
             self.send(target, Message::Fetch { what: what.clone(), extents, sources });
         }
-    }
-
-    /// Looks through what is short of copies, and through what is held by nodes that are away.
-    fn find_lacking(&mut self, cx: Cx<'_>) {
-        let Role::Lead(lead) = &self.role else { return };
-        if cx.mono() < lead.repair.rests_until {
-            return;
-        }
-        let state = &self.log.state;
-        let away = |n: &&NodeId| self.absence(cx, **n) > self.config.repair_last_copy;
-        let nodes = state.known.iter().filter(away).chain(&state.forgotten);
-        let mut lists: Vec<Holding> = nodes.map(|n| Holding::Node(*n)).chain([Holding::Short]).collect();
-        lists.sort();
-        // From where the last beat ended, round and back to there.
-        let (from, mut after) = lead.repair.seen.unwrap_or((Holding::Short, None));
-        let start = lists.partition_point(|l| *l < from) % lists.len();
-        if lists[start] != from {
-            after = None;
-        }
-        lists.rotate_left(start);
-        let (mut room, mut blobs, mut seen) = (AT_ONCE, vec![], None);
-        for list in lists {
-            let found = cx.storage.held(list, after.take(), room);
-            room -= found.len();
-            seen = Some((list, found.last().copied()));
-            blobs.extend(found.into_iter().map(|blob| (list, blob)));
-            if room == 0 {
-                break;
-            }
-            seen = None;
-        }
-        if let Role::Lead(lead) = &mut self.role {
-            lead.repair.seen = seen;
-            if seen.is_none() {
-                lead.repair.rests_until = cx.mono() + self.config.repair_last_copy;
-            }
-        }
-        for (list, blob) in blobs {
-            self.judge(cx, list, blob);
-        }
-    }
-
-    /// Notes which versions of a blob need a copy.
-    fn judge(&mut self, cx: Cx<'_>, list: Holding, blob: BlobId) {
-        let forgotten = |n: &NodeId| self.log.state.forgotten.contains(n);
-        let (mut lacking, mut named) = (vec![], vec![]);
-        for path in self.log.view(cx.storage).referrers(blob) {
-            for head in self.log.view(cx.storage).entry(&path).unwrap_or_default().heads {
-                let of = matches!(&head.what, Version::File(f) if f.extents.iter().any(|e| e.blob == blob));
-                let what = VersionId { path: path.clone(), position: head.position };
-                let standing = self.copies_of(cx, &head.location);
-                if of && standing.lacks_copies() {
-                    lacking.push((standing.urgency(), what.clone()));
-                }
-                let stays = head.location.nodes.iter().any(|n| !forgotten(n));
-                let listed = matches!(list, Holding::Node(n) if forgotten(&n) && head.location.nodes.contains(&n));
-                if of && listed && stays {
-                    named.push((what, None));
-                }
-            }
-        }
-        let Role::Lead(lead) = &mut self.role else { return };
-        let repair = &mut lead.repair;
-        let lacking = lacking.into_iter().filter(|(_, what)| !repair.is_under_way(what)).collect::<Vec<_>>();
-        repair.waiting.extend(lacking);
-        while repair.waiting.len() > WAITING {
-            repair.waiting.pop_last();
-        }
-        repair.done.extend(named);
     }
 
     /// Has copies made, as many at once as is allowed.
@@ -282,8 +137,11 @@ impl Member {
         let busy: Vec<NodeId> =
             lead.members.iter().copied().filter(|n| running(n) >= self.config.repair_copies_per_node).collect();
         let failed = repair.failed.get(&what).into_iter().flatten();
-        let exclude: Vec<NodeId> = location.nodes.iter().chain(failed).chain(&busy).copied().collect();
-        let target = self.place(cx, None, 1, &standing.live, &exclude, None).first().copied();
+        // A node that is drained takes no copy in another's place.
+        let drained = lead.members.iter().filter(|n| !standing.is_short() && self.log.state.is_draining(**n));
+        let exclude: Vec<NodeId> = location.nodes.iter().chain(failed).chain(&busy).chain(drained).copied().collect();
+        let among = standing.crowded.as_ref().map(|zone| self.members_outside(zone));
+        let target = self.place(cx, None, 1, &standing.live, &exclude, among.as_deref()).first().copied();
         let Role::Lead(lead) = &mut self.role else { return true };
         let Some(target) = target else {
             if busy.is_empty() {
@@ -347,7 +205,7 @@ impl Member {
                 Some(_) if !standing.lacks_copies() => continue, // somebody came back
                 // Merged meanwhile, here or by another leader: what was copied is not what there is.
                 Some(made) if extents.iter().any(|e| !made.blobs.contains(&e.blob)) => continue,
-                Some(made) => standing.with(Some(made.target)),
+                Some(made) => standing.with(made.target),
                 None => location.nodes.iter().copied().filter(|n| !self.log.state.forgotten.contains(n)).collect(),
             };
             if nodes != location.nodes && !nodes.is_empty() {
@@ -375,9 +233,9 @@ impl Member {
             let heads = self.sight(cx).entry(&path).heads;
             let Some(head) = heads.into_iter().find(|h| h.position == position) else { continue };
             let Version::File(file) = head.what else { continue };
-            let what = Version::File(super::File { replicas, ..file });
-            let effects = vec![super::Effect { path, over: vec![position], what }];
-            self.append(cx, Body::Write(super::Write { op: head.op, blob: None, effects, forget: None, part: None }));
+            let what = Version::File(File { replicas, ..file });
+            let effects = vec![Effect { path, over: vec![position], what }];
+            self.append(cx, Body::Write(Write { op: head.op, effects, ..Write::default() }));
         }
     }
 }
@@ -386,6 +244,15 @@ impl Repair {
     /// Being copied, or copied and not logged yet.
     pub(super) fn is_under_way(&self, what: &VersionId) -> bool {
         self.copies.contains_key(what) || self.done.iter().any(|(done, copy)| done == what && copy.is_some())
+    }
+    /// Takes in what a search found: versions that need a copy, and versions whose register names who was forgotten.
+    pub(super) fn note(&mut self, lacking: Vec<(usize, VersionId)>, named: Vec<VersionId>) {
+        let lacking: Vec<_> = lacking.into_iter().filter(|(_, what)| !self.is_under_way(what)).collect();
+        self.waiting.extend(lacking);
+        while self.waiting.len() > WAITING {
+            self.waiting.pop_last();
+        }
+        self.done.extend(named.into_iter().map(|what| (what, None)));
     }
     /// A copy could not be made: another node is tried.
     fn fail(&mut self, what: VersionId) {

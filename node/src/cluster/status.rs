@@ -3,6 +3,7 @@
 use super::info::RoleName;
 use super::io::{Liveness, MemberStatus, Status};
 use super::member::Member;
+use super::storage::Storage;
 use super::types::{Epoch, NodeId, Now};
 
 impl Member {
@@ -13,7 +14,7 @@ impl Member {
     }
 
     /// For people.
-    pub fn status(&self, now: Now) -> Status {
+    pub fn status(&self, now: Now, storage: &dyn Storage) -> Status {
         let mut members: Vec<MemberStatus> = self
             .peers
             .all
@@ -25,12 +26,16 @@ impl Member {
                 behind: p.said.as_ref().map_or(0, |i| i.marks.lacks(&self.log.state.logged)),
                 disk: self.peers.disk(*id),
                 clock_ahead: self.peers.said(*id).map_or(0, |i| i.clock_ahead),
+                draining: self.draining(*id, storage),
+                copies: self.log.state.copies.get(id).copied().unwrap_or(0),
             })
             .collect();
         let role = self.role_name().0;
         let liveness = Liveness::Alive;
         let (info, clock_ahead) = (self.me.clone(), self.clock_ahead);
-        members.push(MemberStatus { info, liveness, role, behind: 0, disk: self.disk, clock_ahead });
+        let (draining, copies) = (self.draining(info.node, storage), self.log.state.copies.get(&info.node).copied());
+        let copies = copies.unwrap_or(0);
+        members.push(MemberStatus { info, liveness, role, behind: 0, disk: self.disk, clock_ahead, draining, copies });
         members.sort_by(|a, b| a.info.name.cmp(&b.info.name));
         let state = &self.log.state;
         let is_down = |node: &NodeId| *node != self.me.node && self.peers.is_down(*node, now.mono);

@@ -3,7 +3,7 @@
 
 use super::marks::Marks;
 use super::record::{Outcome, PathEntry, Record};
-use super::types::{BlobId, Digest, Epoch, Hlc, NodeId, OpId, PeerInfo, Position};
+use super::types::{BlobId, Digest, Epoch, Hlc, NodeId, OpId, PeerInfo, Position, Stamp};
 use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -140,6 +140,9 @@ pub struct MemberState {
     /// Whom a record forgot.
     #[serde(default)]
     pub forgotten: Vec<NodeId>,
+    /// Who is being drained, or was.
+    #[serde(default)]
+    pub drains: BTreeMap<NodeId, Drained>,
     /// Of the whole index; `None` from a version that kept none.
     #[serde(default)]
     pub digest: Option<Digest>,
@@ -149,6 +152,15 @@ pub struct MemberState {
     pub shortfall: u64,
     /// How many visible files have a copy on which node.
     pub copies: BTreeMap<NodeId, u64>,
+}
+
+/// The register of whether a node is being drained; the greatest stamp counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Drained {
+    /// When it was last set.
+    pub stamp: Stamp,
+    /// Whether it is.
+    pub draining: bool,
 }
 
 /// What the store hands a member at its start.

@@ -280,6 +280,7 @@ impl Log {
             self.raise_committed(epoch, count, storage);
         }
         self.note_known(&state.known, &state.forgotten);
+        state.drains.iter().for_each(|(node, said)| self.note_drain(*node, *said));
         self.pending.touch_state();
     }
 

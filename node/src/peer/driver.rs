@@ -282,7 +282,7 @@ impl Driver {
         }
         self.drop_blobs();
         if !self.status.is_empty() {
-            let status = self.member.status(self.clock.now());
+            let status = self.member.status(self.clock.now(), &*self.store);
             for answer in self.status.drain(..) {
                 // Who asked may have gone.
                 let _ = answer.send(status.clone());

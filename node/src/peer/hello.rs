@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 /// The version of all that follows a Hello. A node refuses greater ones. To be raised with every change that a node of the
 /// version before would misread.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 /// Longest frame before the peer is known, in bytes.
 pub(crate) const HELLO_MAX: usize = 64 << 10;
 

@@ -15,7 +15,9 @@ mod cuts;
 mod death;
 mod edges;
 mod inputs;
+mod leave;
 mod ledger;
+
 mod network;
 mod partition;
 mod rot;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         append::STORIES,
         partition::STORIES,
         rot::STORIES,
+        leave::STORIES,
         scale::STORIES,
     ];
     let trials = stories.into_iter().flatten().map(trial).collect();

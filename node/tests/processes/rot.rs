@@ -4,7 +4,7 @@
 
 use crate::cluster::{Cluster, trebol};
 use crate::control::{Control, trust};
-use crate::verify::{Surplus, all_whole};
+use crate::verify::{Surplus, all_whole, blobs};
 use crate::wait::wait_for;
 use crate::{Outcome, Story, ensure};
 use serde_json::Value;
@@ -55,20 +55,6 @@ fn put(cluster: &Cluster, n: usize) -> Outcome {
     ensure(reply.code == 226, || reply.text)
 }
 
-/// The blob files on a node's disk with so many bytes.
-fn blobs(cluster: &Cluster, node: usize, length: usize) -> Outcome<Vec<PathBuf>> {
-    let mut found = vec![];
-    for directory in fs::read_dir(cluster.nodes[node].data.join("blobs"))? {
-        for file in fs::read_dir(directory?.path())? {
-            let path = file?.path();
-            // It may be gone by now.
-            if fs::metadata(&path).is_ok_and(|m| m.len() == length as u64) {
-                found.push(path);
-            }
-        }
-    }
-    Ok(found)
-}
 /// The nodes with a copy of the `n`-th file of the right length.
 fn holders(cluster: &Cluster, n: usize) -> Outcome<Vec<usize>> {
     let mut all = vec![];

@@ -5,7 +5,7 @@ use crate::{Outcome, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Copies of every file.
 const COPIES: usize = 3;
@@ -63,6 +63,21 @@ pub(crate) fn all_whole(cluster: &mut Cluster, surplus: Surplus) -> Outcome<BTre
     let odd: Vec<_> = files.iter().filter(|(_, kept)| kept.copies != COPIES).take(5).collect();
     ensure(odd.is_empty(), || format!("not on {COPIES} nodes: {odd:?}"))?;
     Ok(files)
+}
+
+/// The blob files on a node's disk with so many bytes.
+pub(crate) fn blobs(cluster: &Cluster, node: usize, length: usize) -> Outcome<Vec<PathBuf>> {
+    let mut found = vec![];
+    for directory in fs::read_dir(cluster.nodes[node].data.join("blobs"))? {
+        for file in fs::read_dir(directory?.path())? {
+            let path = file?.path();
+            // It may be gone by now.
+            if fs::metadata(&path).is_ok_and(|m| m.len() == length as u64) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Every file of a tree, by its path there, with the BLAKE3 of its bytes.

@@ -3,7 +3,6 @@
 
 use crate::sim::check::Broken;
 use crate::sim::plan::LEAST_OPS;
-use crate::sim::process::id;
 use crate::sim::uploads::{self, Upload};
 use crate::sim::world::{SECOND, Step, Time, World};
 use node::cluster::{BlobId, Change, FrontEvent, Input, MS, OpId, Refusal, Shows};
@@ -114,12 +113,12 @@ impl World {
             self.plan(wait, Step::Upload(uploads::Step::Cancel { op }));
         }
     }
-    /// The operator has a node forgotten, somewhere; the leader may be not convinced yet that it is gone.
-    pub(crate) fn have_forgotten(&mut self, node: usize) {
+    /// The operator wants something of a node, and says so somewhere. One that is to be forgotten may not seem gone yet.
+    pub(crate) fn order_about(&mut self, order: Change) {
         let up: Vec<usize> = (0..self.processes.len()).filter(|n| self.processes[*n].member.is_some()).collect();
         if !self.calm && !up.is_empty() {
             let at = self.rng.pick(&up);
-            self.submit(None, at, Change::Forget { node: id(node) }, self.plan.patience);
+            self.submit(None, at, order, self.plan.patience);
         }
     }
     /// A write that must succeed.

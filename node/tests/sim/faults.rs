@@ -3,10 +3,11 @@
 
 use crate::sim::check::Broken;
 use crate::sim::plan::{Due, LEAST_FAULTS};
+use crate::sim::process::id;
 use crate::sim::rng::Rng;
 use crate::sim::topology::Topology;
 use crate::sim::world::{SECOND, Step, Time, World};
-use node::cluster::{Event, MS, Marks};
+use node::cluster::{Change, Drain, Event, MS, Marks};
 
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +42,8 @@ pub(crate) enum Kind {
     Join,
     /// A node loses its disk; a new one comes in its place.
     Wipe,
+    /// The operator has a node drained, and may take it back.
+    Drain,
     /// A process dies and finds a blob missing when it comes back.
     Rot,
     /// The nodes fall into two groups.
@@ -68,7 +71,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Crash,
         Self::CrashLeader,
         Self::PowerLoss,
@@ -84,6 +87,7 @@ impl Kind {
         Self::Move,
         Self::Join,
         Self::Wipe,
+        Self::Drain,
         Self::Rot,
         Self::Halves,
         Self::Thirds,
@@ -223,6 +227,7 @@ impl World {
             // At once a second time there might be nobody left who has a version.
             Kind::Wipe if self.can_lose(at) && self.join(span) => self.lose(at, rng)?,
             Kind::Rot => self.rot(at, span, rng)?,
+            Kind::Drain => self.drain(at, span, rng),
             Kind::Join | Kind::Wipe => self.crash(at, true, span)?,
             Kind::Pause if self.processes[at].runs(self.now) => self.pause(at, span),
             Kind::PauseLeader if self.processes[leader].runs(self.now) => self.pause(leader, span),
@@ -263,9 +268,17 @@ impl World {
     /// A disk is lost, and sooner or later the operator has its node forgotten.
     fn lose(&mut self, at: usize, rng: &mut Rng) -> Result<(), String> {
         if rng.chance(50) {
-            self.plan(rng.range(6, 20) * SECOND, Step::Forget(at));
+            self.plan(rng.range(6, 20) * SECOND, Step::Order(Change::Forget { node: id(at) }));
         }
         self.wipe(at)
+    }
+    /// Mostly until the end; up to all nodes may be drained.
+    fn drain(&mut self, at: usize, span: Time, rng: &mut Rng) {
+        let node = id(at);
+        self.order_about(Change::Drain(Drain { node, draining: true }));
+        if rng.chance(40) {
+            self.plan(span * 2, Step::Order(Change::Drain(Drain { node, draining: false })));
+        }
     }
     fn crash_many(&mut self, span: Time, rng: &mut Rng) -> Result<(), Broken> {
         let share = rng.pick(&[40, 60, 100]);

@@ -158,12 +158,11 @@ fn print(totals: &Totals, seeds: u64) {
         t.local_reads, t.refused_reads, t.dropped
     );
     println!(
-        "blobs copied by repair {}, made of others {}, bad copies found {}, three copies of all at most {} ms after rest, all in one zone {}",
+        "blobs copied by repair {}, made of others {}, bad copies found {}, three copies of all at most {} ms after rest",
         t.fetched,
         t.merged,
         t.condemned,
-        t.repaired_after / 1000,
-        t.narrow
+        t.repaired_after / 1000
     );
     println!(
         "explained by one order {} of {} answers, in {} windows of paths",

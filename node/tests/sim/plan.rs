@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     /// Nodes that join later, or in place of one that is lost.
     pub(crate) spares: usize,
     pub(crate) config: Config,
+    /// Failure domains.
+    pub(crate) zones: usize,
     /// Multiplies ordinary delays of links.
     pub(crate) net_scale: u64,
     /// Multiplies ordinary times of disk writes.
@@ -84,10 +86,12 @@ impl Plan {
             index_range: rng.pick(&[1024, 64, 4]) as usize,
             ..Config::default()
         };
+        let nodes = rng.pick(&[5, 5, 5, 6, 7]) as usize;
         let (clients, paths) = rng.pick(&[(8, 10), (8, 10), (8, 5), (6, 2)]);
         Self {
             seed,
-            nodes: rng.pick(&[5, 5, 5, 6, 7]) as usize,
+            nodes,
+            zones: rng.pick(&[nodes as u64, 3, 2, 1]) as usize,
             spares: rng.pick(&[0, 1, 1, 2, 3]) as usize,
             config,
             net_scale: rng.pick(&[1, 1, 4, 15]),

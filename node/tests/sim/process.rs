@@ -62,7 +62,7 @@ impl Process {
             raw: address(0, index, 2124),
             ftp: address(0, index, 21).to_string(),
             name: format!("n{index}"),
-            zone: format!("z{}", index % plan.nodes.div_ceil(2)),
+            zone: format!("z{}", index % plan.zones),
         };
         Self {
             info,
@@ -90,12 +90,13 @@ impl Process {
         let wall = 1_700_000_000 * SECOND + drifted(self.drift.0);
         Now { mono: self.clock + drifted(self.drift.1), wall: wall.saturating_add_signed(self.skew) }
     }
-    /// Its next start finds another address, and with it another rank.
-    fn readdress(&mut self, index: usize, network: u8) {
+    /// Its next start finds another address, and with it another rank and perhaps another zone.
+    fn readdress(&mut self, index: usize, network: u8, zone: u64) {
         self.moves = false;
         self.info.rank.address = address(network, index, 2123);
         self.info.raw = address(network, index, 2124);
         self.info.ftp = address(network, index, 21).to_string();
+        self.info.zone = format!("z{zone}");
     }
     pub(crate) fn runs(&self, now: Time) -> bool {
         self.member.is_some() && self.paused_until <= now
@@ -122,7 +123,7 @@ impl World {
         let now = self.now;
         let p = &mut self.processes[at];
         if p.moves {
-            p.readdress(at, self.rng.below(256) as u8);
+            p.readdress(at, self.rng.below(256) as u8, self.rng.below(self.plan.zones as u64));
         }
         self.history.note(now, || format!("START {at} as {:?}", p.info.rank));
         p.boot += 1;

@@ -30,8 +30,6 @@ pub(crate) struct Totals {
     pub(crate) merged: u64,
     /// Bad copies that their nodes found.
     pub(crate) condemned: u64,
-    /// Versions at rest whose copies are all in one zone of several.
-    pub(crate) narrow: u64,
     /// From rest to three copies of all; the longest of many runs.
     pub(crate) repaired_after: Time,
     /// Heads at rest whose twin was replaced elsewhere.
@@ -112,7 +110,6 @@ impl Totals {
             (&mut self.fetched, other.fetched),
             (&mut self.merged, other.merged),
             (&mut self.condemned, other.condemned),
-            (&mut self.narrow, other.narrow),
             (&mut self.stale, other.stale),
             (&mut self.order.windows, other.order.windows),
             (&mut self.order.placed, other.order.placed),

@@ -1,6 +1,6 @@
 //! The world around the members: virtual time and the queue of what happens next. Everything in it comes from one seed.
 
-use crate::sim::check::copies::{narrow, unrepaired};
+use crate::sim::check::copies::unrepaired;
 use crate::sim::check::{Broken, Truth};
 use crate::sim::clients::{Client, Reading, Session};
 use crate::sim::fetches::{Fetch, Merge};
@@ -13,7 +13,7 @@ use crate::sim::rng::Rng;
 use crate::sim::topology::Pairs;
 use crate::sim::totals::Totals;
 use crate::sim::uploads;
-use node::cluster::{Event, Input, MS, Message, OpId, Output, RoleName};
+use node::cluster::{Change, Event, Input, MS, Message, OpId, Output, RoleName};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -76,8 +76,8 @@ pub(crate) enum Step {
     Upload(uploads::Step),
     Fetch(Fetch),
     Merge(Merge),
-    /// The operator gives up a node.
-    Forget(usize),
+    /// The operator gives up a node, or takes back that it is to be drained.
+    Order(Change),
     Fault(usize),
     Blow {
         due: usize,
@@ -256,7 +256,7 @@ impl World {
             Step::Upload(step) => self.upload(step),
             Step::Fetch(fetch) => self.fetch(fetch),
             Step::Merge(merge) => self.merge(merge),
-            Step::Forget(node) => self.have_forgotten(node),
+            Step::Order(change) => self.order_about(change),
             Step::Fault(due) => self.fall_due(due)?,
             Step::Blow { due, at } => self.blow(due, Some(at))?,
             Step::Cut(pairs) => self.cut(&pairs),
@@ -356,7 +356,6 @@ impl World {
             }
         }
         self.totals.repaired_after = self.totals.repaired_after.max(self.now - began);
-        self.totals.narrow = narrow(&self.processes);
         Ok(())
     }
 

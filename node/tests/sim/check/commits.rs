@@ -5,17 +5,25 @@ use super::epochs::promise_kept;
 use super::{Broken, Truth};
 use crate::sim::process::{Process, id, index};
 use crate::sim::world::Time;
-use node::cluster::{BlobId, Epoch, NodeId, OpId, Outcome, Position, Record, Relocated, Version};
+use node::cluster::{BlobId, Epoch, File, NodeId, OpId, Outcome, Position, Record, Relocated, Version};
 use std::collections::BTreeSet;
 
-/// A replica that a record with staged bytes names and that lacks any of the version's, though its disk lost none.
+/// A replica that a record with staged bytes names and that lacks any of the version's, though its disk lost none. Of what
+/// an append goes on it may have dropped its copy, before it heard of a register that a dead leader had set and that names
+/// it again: then as many others have one.
 pub(super) fn not_whole(record: &Record, processes: &[Process]) -> Option<(BlobId, NodeId)> {
     let write = record.write().filter(|w| w.blob.is_some())?;
     let files = write.effects.iter().filter_map(|e| if let Version::File(file) = &e.what { Some(file) } else { None });
-    let mut copies = files.flat_map(|f| f.extents.iter().flat_map(|e| f.replicas.iter().map(|n| (e.blob, *n))));
+    let of = |f: &File| f.extents.iter().flat_map(|e| f.replicas.iter().map(|n| (e.blob, *n))).collect::<Vec<_>>();
+    let elsewhere = |blob: BlobId| processes.iter().filter(|p| !p.gone && p.disk.has_good(blob)).count();
+    let dropped = |process: &Process, blob: BlobId| {
+        Some(blob) != write.blob && process.had.contains(&blob) && elsewhere(blob) >= write.replicas().count()
+    };
+    let mut copies = files.flat_map(of);
     copies.find(|(blob, node)| {
         let process = &processes[index(*node)];
-        !(process.gone || process.disk.blobs.contains_key(blob) || process.rotten.contains(blob))
+        let there = process.disk.blobs.contains_key(blob) || process.rotten.contains(blob);
+        !(process.gone || there || dropped(process, *blob))
     })
 }
 

@@ -1,5 +1,6 @@
 //! I3, at rest: every version is on the disks of three living nodes, or of all when there are fewer; its register says so,
-//! and nobody else keeps it. And on the way there: a copy goes only when those that are to stay are there.
+//! and nobody else keeps it. None is on a node that is drained, nor all are in one zone of several, while three others could
+//! have it. And on the way there: a copy goes only when those that are to stay are there.
 
 use super::records::stamp;
 use super::{Broken, Truth};
@@ -29,11 +30,21 @@ pub(crate) fn unrepaired(processes: &[Process]) -> Option<String> {
     let living: Vec<usize> = (0..processes.len()).filter(|n| !processes[*n].gone).collect();
     let tables = &processes[*living.first()?].disk.shown;
     let due = living.len().min(3);
+    let drained = |n: &NodeId| tables.state.drains.get(n).is_some_and(|d| d.draining);
+    let zone = |n: &NodeId| processes[index(*n)].info.zone.as_str();
+    let staying: Vec<NodeId> = living.iter().map(|n| id(*n)).filter(|n| !drained(n)).collect();
+    let zones: BTreeSet<&str> = staying.iter().map(zone).collect();
     for (path, head, blobs) in files(tables) {
         let named = &head.location.nodes;
         let kept = named.iter().filter(|n| !processes[index(**n)].gone).count();
         if kept != due || (kept < named.len() && due == 3) {
             return Some(format!("{path} {:?} is on {named:?}, of which {kept} live", head.position));
+        }
+        if staying.len() >= 3 && named.iter().any(&drained) {
+            return Some(format!("{path} {:?} is on {named:?}, and {staying:?} are not drained", head.position));
+        }
+        if staying.len() >= 3 && zones.len() > 1 && named.iter().map(zone).collect::<BTreeSet<_>>().len() == 1 {
+            return Some(format!("{path} {:?} is on {named:?}, all in one zone of {zones:?}", head.position));
         }
         let lacks = |n: &&NodeId| {
             let process = &processes[index(**n)];
@@ -52,15 +63,6 @@ pub(crate) fn unrepaired(processes: &[Process]) -> Option<String> {
         let named: Vec<_> = of.map(|(path, head, _)| (path, head.position, head.confirmed, &head.location)).collect();
         Some(format!("{at} keeps a copy of {blob:?} too many: {named:?}"))
     })
-}
-
-/// Zones of living nodes, and versions at rest that are all in one of several.
-pub(crate) fn narrow(processes: &[Process]) -> u64 {
-    let zone = |n: &NodeId| processes[index(*n)].info.zone.as_str();
-    let zones: BTreeSet<&str> = processes.iter().filter(|p| !p.gone).map(|p| p.info.zone.as_str()).collect();
-    let Some(first) = processes.iter().find(|p| !p.gone) else { return 0 };
-    let within = |head: &Head| head.location.nodes.iter().map(zone).collect::<BTreeSet<_>>().len();
-    files(&first.disk.shown).filter(|(_, head, _)| zones.len() > 1 && within(head) < 2).count() as u64
 }
 
 impl Truth {

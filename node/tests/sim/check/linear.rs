@@ -253,7 +253,7 @@ fn shown(change: &Change, path: &FtpPath, refusal: Refusal) -> Option<Seeing<Pie
         | Change::MakeDirectory { path }
         | Change::RemoveDirectory { path }
         | Change::SetModified { path, .. } => path,
-        Change::Resolve { .. } | Change::Recover { .. } | Change::Forget { .. } => return None,
+        Change::Resolve { .. } | Change::Recover { .. } | Change::Forget { .. } | Change::Drain(_) => return None,
     };
     let seen = match refusal {
         Refusal::NotFound => Seen::Absent,

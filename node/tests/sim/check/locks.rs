@@ -158,7 +158,7 @@ impl Truth {
                 effects.len() == 1 && file(path).is_some_and(grown)
             }
             Change::Delete { path } | Change::RemoveDirectory { path } => at(path) == Some(&Version::Deleted),
-            Change::Forget { .. } => effects.is_empty(),
+            Change::Forget { .. } | Change::Drain(_) => effects.is_empty(),
             Change::MakeDirectory { path } => matches!(at(path), Some(Version::Directory { .. })),
             Change::Rename { .. } => false, // see `moves`
             Change::SetModified { path, modified } => {

@@ -54,7 +54,7 @@ impl Truth {
             // And what a void copy is over stays replaced.
             let over = |r: &&Arc<Record>| Self::effect(r, path).is_some_and(|e| e.over.contains(part));
             let voids = self.on_path(path, &scope).filter(over).map(|r| self.last(r.position)).chain([*due]);
-            let mut copies = voids.filter_map(|void| self.stand_in(void, &scope, position.epoch));
+            let mut copies = voids.filter_map(|void| self.stand_in(void, path, &scope, position.epoch));
             if copies.any(|copy| seen >= Some(copy)) {
                 continue;
             }
@@ -69,13 +69,16 @@ impl Truth {
         Ok(())
     }
 
-    /// The stamp of the copy that counts in a scope where this one is void.
-    fn stand_in(&self, position: Position, scope: &Marks, epoch: Epoch) -> Option<Stamp> {
+    /// The stamp, on this path, of the copy that counts in a scope where this one is void.
+    fn stand_in(&self, position: Position, path: &FtpPath, scope: &Marks, epoch: Epoch) -> Option<Stamp> {
         if !scope.has(position) || self.confirmed(position, scope, epoch) {
             return None;
         }
         let op = self.records[&position].write()?.op;
         let copies = self.by_op.get(&op)?.iter().filter(|p| scope.has(**p) && self.confirmed(**p, scope, epoch));
-        copies.flat_map(|p| self.parts(*p)).map(|r| stamp(r)).max()
+        let parts: Vec<&Arc<Record>> = copies.flat_map(|p| self.parts(*p)).collect();
+        // Of an operation in parts one part is about the path.
+        let on_path = parts.iter().filter(|r| Self::effect(r, path).is_some()).map(|r| stamp(r)).max();
+        on_path.or_else(|| parts.iter().map(|r| stamp(r)).max())
     }
 }

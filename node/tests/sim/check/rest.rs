@@ -58,6 +58,10 @@ impl Truth {
             if tables.entries.len() != first.entries.len() || tables.marks() != first.marks() {
                 return Err(Broken::new("I2", format!("the index or log of {at} differs from another")));
             }
+            if tables.state.drains != first.state.drains {
+                let (here, there) = (&tables.state.drains, &first.state.drains);
+                return Err(Broken::new("I2", format!("{at} has {here:?} as drained, another {there:?}")));
+            }
             let (referrers, held) = tables.counted();
             if tables.referrers != referrers || tables.held != held {
                 let what = format!(

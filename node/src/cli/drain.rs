@@ -1,0 +1,100 @@
+//! `trebol drain`: a node is emptied before it is taken away.
+
+use super::status::find_running;
+use super::{DATA, Failure, print, small_runtime};
+use crate::admin::{AskError, NodeStatus, ask, drain};
+use crate::cluster::{Draining, Liveness, MemberStatus, NodeId};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_secs(1);
+/// Nodes that have to be there for the copies of one that is drained.
+const NEEDED: usize = 3;
+
+/// Have a node's copies move to others, before it is taken away
+///
+/// It goes on serving, and takes new copies only while fewer than three others could. Prints how many copies are left until
+/// none is: then it may be stopped, and forgotten. Ctrl-C ends the printing, not the draining.
+#[derive(Debug, clap::Args)]
+pub(super) struct Drain {
+    /// Its name, its id, or how its id begins, as `trebol status` shows them; of two with one name, the one that is up
+    node: String,
+    /// Take it back: it may keep and take copies again
+    #[arg(long)]
+    cancel: bool,
+    /// Do not wait until it is empty
+    #[arg(long, conflicts_with = "cancel")]
+    detach: bool,
+    /// The data directory of a node that is up; the usual one unless given
+    #[arg(long, env = "TREBOL_DATA", value_name = "DIR", default_value = DATA)]
+    data: PathBuf,
+}
+
+impl Drain {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        small_runtime()?.block_on(self.order())
+    }
+
+    async fn order(self) -> Result<(), Failure> {
+        let (dir, _) = find_running(&self.data).await.map_err(Failure::runtime)?;
+        let node = drain(&dir, self.node, !self.cancel).await.map_err(Failure::runtime)?;
+        if self.cancel {
+            return print(&format!("{node} may keep and take copies again\n"));
+        }
+        if self.detach {
+            return print(&format!("{node} is being drained: `trebol status` shows how many copies it has\n"));
+        }
+        watch(&dir, node).await
+    }
+}
+
+/// Says how many copies are left, whenever that changes, until none is.
+async fn watch(dir: &Path, node: NodeId) -> Result<(), Failure> {
+    let mut told = String::new();
+    loop {
+        let line = match ask(dir).await {
+            Ok(status) => match progress(&status, node) {
+                Progress::Empty(sentence) => return print(&sentence),
+                Progress::Gone(sentence) => return Err(Failure::Runtime(sentence)),
+                Progress::Left(sentence) => sentence,
+            },
+            Err(AskError::Silent(_)) => told.clone(), // busy; it is asked again
+            Err(error) => return Err(Failure::runtime(error)),
+        };
+        if line != told {
+            print(&line)?;
+            told = line;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// How far it is, in a sentence.
+#[derive(Debug, PartialEq)]
+enum Progress {
+    Empty(String),
+    Left(String),
+    Gone(String),
+}
+
+fn progress(status: &NodeStatus, node: NodeId) -> Progress {
+    let members = &status.cluster.members;
+    let Some(member) = members.iter().find(|m| m.info.node == node) else {
+        return Progress::Gone(format!("{node} is no node of this cluster any more"));
+    };
+    let name = &member.info.name;
+    let takes = |m: &&MemberStatus| m.liveness == Liveness::Alive && m.draining == Draining::No;
+    let others = members.iter().filter(takes).count();
+    match member.draining {
+        Draining::No => Progress::Gone(format!("{name} is not drained any more: somebody took it back")),
+        Draining::Done => Progress::Empty(format!(
+            "{name} is empty: three others have all it had. Stop it, and once `trebol status` shows it as down: trebol forget {name}\n"
+        )),
+        Draining::UnderWay if others < NEEDED => Progress::Left(format!(
+            "{name}: {} copies left, and {others} other nodes to take them, of {NEEDED} that it takes: waiting for more\n",
+            member.copies
+        )),
+        Draining::UnderWay => Progress::Left(format!("{name}: {} copies left\n", member.copies)),
+    }
+}
