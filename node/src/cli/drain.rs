@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_secs(1);
+/// Looks for which a node that was asked may be away (it restarts, perhaps), or not know yet of what it was asked.
+const PATIENCE: u32 = 60;
 /// Nodes that have to be there for the copies of one that is drained.
 const NEEDED: usize = 3;
 
@@ -51,18 +53,26 @@ impl Drain {
 
 /// Says how many copies are left, whenever that changes, until none is.
 async fn watch(dir: &Path, node: NodeId) -> Result<(), Failure> {
-    let mut told = String::new();
+    let (mut told, mut seen, mut in_vain) = (String::new(), false, 0);
     loop {
         let line = match ask(dir).await {
             Ok(status) => match progress(&status, node) {
                 Progress::Empty(sentence) => return print(&sentence),
-                Progress::Gone(sentence) => return Err(Failure::Runtime(sentence)),
-                Progress::Left(sentence) => sentence,
+                Progress::Left(sentence) => {
+                    (seen, in_vain) = (true, 0);
+                    sentence
+                }
+                Progress::NotDrained(sentence) if seen || in_vain >= PATIENCE => {
+                    return Err(Failure::Runtime(sentence));
+                }
+                // The node that was asked has not got the record yet.
+                Progress::NotDrained(_) => String::new(),
             },
-            Err(AskError::Silent(_)) => told.clone(), // busy; it is asked again
+            Err(AskError::Silent(_) | AskError::NotRunning(_)) if in_vain < PATIENCE => String::new(),
             Err(error) => return Err(Failure::runtime(error)),
         };
-        if line != told {
+        in_vain += u32::from(line.is_empty());
+        if !line.is_empty() && line != told {
             print(&line)?;
             told = line;
         }
@@ -75,26 +85,30 @@ async fn watch(dir: &Path, node: NodeId) -> Result<(), Failure> {
 enum Progress {
     Empty(String),
     Left(String),
-    Gone(String),
+    NotDrained(String),
 }
 
 fn progress(status: &NodeStatus, node: NodeId) -> Progress {
     let members = &status.cluster.members;
     let Some(member) = members.iter().find(|m| m.info.node == node) else {
-        return Progress::Gone(format!("{node} is no node of this cluster any more"));
+        return Progress::NotDrained(format!("{node} is no node of this cluster any more"));
     };
     let name = &member.info.name;
     let takes = |m: &&MemberStatus| m.liveness == Liveness::Alive && m.draining == Draining::No;
-    let others = members.iter().filter(takes).count();
+    let (others, left) = (members.iter().filter(takes).count(), member.copies);
     match member.draining {
-        Draining::No => Progress::Gone(format!("{name} is not drained any more: somebody took it back")),
+        Draining::No => Progress::NotDrained(format!("{name} is not drained any more: somebody took it back")),
         Draining::Done => Progress::Empty(format!(
-            "{name} is empty: three others have all it had. Stop it, and once `trebol status` shows it as down: trebol forget {name}\n"
+            "{name} is empty: no file is to be on it any more. Stop it, and once `trebol status` shows it as down: \
+             trebol forget {name}\n"
         )),
+        Draining::UnderWay if member.liveness != Liveness::Alive => {
+            Progress::Left(format!("{name}: {left} copies left; it is not there, so nobody knows what else it has\n"))
+        }
         Draining::UnderWay if others < NEEDED => Progress::Left(format!(
-            "{name}: {} copies left, and {others} other nodes to take them, of {NEEDED} that it takes: waiting for more\n",
-            member.copies
+            "{name}: {left} copies left, and {others} other nodes to take them, of {NEEDED} that it takes: waiting for \
+             more\n"
         )),
-        Draining::UnderWay => Progress::Left(format!("{name}: {} copies left\n", member.copies)),
+        Draining::UnderWay => Progress::Left(format!("{name}: {left} copies left\n")),
     }
 }

@@ -56,6 +56,8 @@ pub struct Config {
     pub repair_after: Micros,
     /// A copy of which nothing is heard for this long is made elsewhere. 10 s.
     pub repair_timeout: Micros,
+    /// Blobs that repair looks at in one beat. 512.
+    pub repair_look: usize,
     /// Copies under way in all. 16.
     pub repair_copies: usize,
     /// Copies under way to one node. 4.
@@ -113,6 +115,7 @@ impl Default for Config {
             repair_last_copy: 5000 * ms,
             repair_after: 60_000 * ms,
             repair_timeout: 10_000 * ms,
+            repair_look: 512,
             repair_copies: 16,
             repair_copies_per_node: 4,
             merge_extents: 16,

@@ -8,7 +8,7 @@ use super::member::{Cx, Member};
 use super::message::Message;
 use super::record::{Drain, Write};
 use super::storage::{Drained, Holding, MemberState, Storage};
-use super::types::{NodeId, OpId, Stamp};
+use super::types::{Micros, NodeId, OpId, Stamp};
 
 impl Member {
     /// A front asks to have a node drained, or to take that back.
@@ -23,11 +23,16 @@ impl Member {
         self.log_order(cx, front, Write { op, drain: Some(drain), ..Write::default() });
     }
 
-    /// How far the draining of a node is, by this node's index.
-    pub(super) fn draining(&self, node: NodeId, storage: &dyn Storage) -> Draining {
-        if !self.log.state.is_draining(node) {
+    /// How far the draining of a node is, by this node's index. Of one that is not there nobody can say that it is empty: it
+    /// may have taken files on the other side of a cut.
+    pub(super) fn draining(&self, node: NodeId, now: Micros, storage: &dyn Storage) -> Draining {
+        let state = &self.log.state;
+        let said = self.peers.said(node).filter(|_| self.peers.linked(node, now));
+        let known = node == self.me.node || said.is_some_and(|i| state.applied.covers(&i.marks));
+        let copies = state.copies.get(&node).copied().unwrap_or(0);
+        if !state.is_draining(node) {
             Draining::No
-        } else if storage.held(Holding::Node(node), None, 1).is_empty() {
+        } else if known && copies == 0 && storage.held(Holding::Node(node), None, 1).is_empty() {
             Draining::Done
         } else {
             Draining::UnderWay

@@ -120,8 +120,8 @@ impl Log {
         for head in before.heads.iter().filter(|h| !h.confirmed && !waits(h)) {
             self.forget_unconfirmed(head.position, path);
         }
-        let stood = |h: &&Head| !before.heads.iter().any(|b| b.position == h.position && b.location == h.location);
-        self.placed.extend(after.heads.iter().filter(stood).map(|h| h.location.nodes.clone()));
+        let placed = |h: &&Head| !before.heads.iter().any(|b| b.position == h.position && b.location == h.location);
+        after.heads.iter().filter(placed).for_each(|head| self.placed.note(path, head));
         self.note_aging(path, &before, &after);
         let digest = self.state.digest.unwrap_or_default();
         self.state.digest = Some(digest - Digest::of(path, &before) + Digest::of(path, &after));

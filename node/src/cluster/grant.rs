@@ -7,6 +7,7 @@ use super::locks::Requested;
 use super::log::COPIES;
 use super::member::{Cx, Member, Role};
 use super::message::Message;
+use super::placement::Wanted;
 use super::record::{Body, Part, Write};
 use super::types::{Hlc, NodeId, OpId, Token};
 
@@ -167,7 +168,8 @@ impl Member {
             return Ok(());
         }
         let among = self.base_holders(cx, &change)?;
-        let replicas = self.place(cx, Some(front), COPIES, &[], &[], among.as_deref());
+        let replicas =
+            self.place(cx, Wanted { count: COPIES, near: Some(front), among: among.as_deref(), bytes: 0 }, &[], &[]);
         if replicas.len() < self.config.min_copies {
             return Err(Refusal::TooFewCopies);
         }
@@ -256,7 +258,12 @@ impl Member {
         let counts = |n: &NodeId| lead.members.contains(n) && among.is_none_or(|nodes| nodes.contains(n));
         let kept: Vec<NodeId> = kept.iter().copied().filter(counts).collect();
         let failed = lead.locks.holder(op).map_or(vec![], |h| h.lost.clone());
-        let nodes = self.place(cx, Some(front), COPIES.saturating_sub(kept.len()), &kept, &failed, among);
+        let nodes = self.place(
+            cx,
+            Wanted { count: COPIES.saturating_sub(kept.len()), near: Some(front), among, bytes: 0 },
+            &kept,
+            &failed,
+        );
         if kept.len() + nodes.len() < self.config.min_copies {
             if self.may_have_more(cx) || self.base_will_move(cx, change) {
                 return self.send(front, Message::NotLeader { op });
@@ -326,7 +333,7 @@ impl Member {
         }
         // Nodes that failed this operation before are not asked again.
         let lost = lead.locks.holder(op).map_or(vec![], |h| h.lost.clone());
-        self.place(cx, None, 1, confirmed, &lost, among).is_empty()
+        self.place(cx, Wanted { count: 1, among, ..Wanted::default() }, confirmed, &lost).is_empty()
     }
 
     /// Planted: names the replicas of the plan, whoever confirmed.

@@ -312,7 +312,7 @@ pub enum Draining {
     No,
     /// Something is to be on it that is not to be there in the end.
     UnderWay,
-    /// Nothing is to be on it: three others hold whatever it held.
+    /// It is there, and no version is to be on it any more.
     Done,
 }
 

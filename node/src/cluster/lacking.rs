@@ -1,32 +1,60 @@
 //! Finding versions that need a copy: through the lists of what is short of copies and of what is held by nodes that are
-//! away, forgotten or drained, never through the index. After a change of zones, or when something came to be in one zone
-//! alone, the lists of nodes that could hold all copies of something are looked through, too.
+//! away, forgotten or drained, never through the index. When zones change, the lists of nodes that could hold all copies of
+//! something are looked through as well, once, and after everything else.
 
 use super::decide::Sight;
 use super::log::COPIES;
 use super::member::{Cx, Member, Role};
 use super::message::VersionId;
-use super::record::Version;
+use super::placement::Room;
+use super::record::{Location, Version};
 use super::storage::Holding;
 use super::types::{BlobId, Micros, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Blobs looked at in one beat.
-const AT_ONCE: usize = 512;
+/// A blob of a list, which was looked at last; none yet when it is missing.
+type Cursor = (Holding, Option<BlobId>);
+/// Which lists are to be looked through for what is crowded: the zones of the nodes that may hold copies, and the nodes that
+/// have room.
+type Zones = (BTreeMap<NodeId, String>, BTreeSet<NodeId>);
 
 /// How far the leader of one epoch has looked.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// Which blob of which list was looked at last.
-    seen: Option<(Holding, Option<BlobId>)>,
-    /// All lists were looked through: not again before.
+    /// In what may be lost or has to leave: again and again.
+    urgent: Option<Cursor>,
+    /// These lists were looked through: not again before.
     rests_until: Micros,
-    /// The zones of the nodes that could take copies when this round began.
-    zones: BTreeMap<NodeId, String>,
-    /// Some version is, or came to be, in one of several zones.
-    crowded: bool,
-    /// Zones with which there was none in a whole round.
-    settled: BTreeMap<NodeId, String>,
+    /// In what may be all in one zone; when there was nothing to look for, not again before.
+    spread: Option<Cursor>,
+    idle_until: Micros,
+    /// Something was found that could not be remembered: what was looked through is not settled.
+    pub(super) lost: bool,
+    /// With which zones that is looked for, and with which it was found.
+    zones: Zones,
+    settled: Zones,
+    /// Who could take copies when zones were last looked at.
+    room: Vec<Room>,
+}
+
+/// Up to `limit` blobs of lists, which are in order, from behind a cursor on; and where to go on, if that is not all.
+fn walk(
+    lists: &BTreeSet<Holding>,
+    from: Option<Cursor>,
+    limit: usize,
+    held: impl Fn(Holding, Option<BlobId>, usize) -> Vec<BlobId>,
+) -> (Vec<(Holding, BlobId)>, Option<Cursor>) {
+    let mut found = vec![];
+    for list in lists.iter().filter(|list| from.is_none_or(|(first, _)| **list >= first)) {
+        let after = from.filter(|(first, _)| first == list).and_then(|(_, after)| after);
+        let blobs = held(*list, after, limit - found.len());
+        let last = blobs.last().copied().or(after);
+        found.extend(blobs.into_iter().map(|blob| (*list, blob)));
+        if found.len() >= limit {
+            return (found, Some((*list, last)));
+        }
+    }
+    (found, None)
 }
 
 /// Nodes one of which holds a copy of whatever has all its copies in one zone of several.
@@ -42,80 +70,109 @@ fn suspects(zones: &BTreeMap<NodeId, String>) -> Vec<NodeId> {
 }
 
 impl Member {
-    /// Looks on from where the last beat ended, round and back to there.
     pub(super) fn find_lacking(&mut self, cx: Cx<'_>) {
-        let Role::Lead(lead) = &self.role else { return };
+        self.note_placed(cx);
+        let looked = self.find_urgent(cx);
+        self.find_crowded(cx, self.config.repair_look.saturating_sub(looked));
+    }
+
+    /// Looks through what may be lost or has to leave; at how many blobs.
+    fn find_urgent(&mut self, cx: Cx<'_>) -> usize {
+        let Role::Lead(lead) = &self.role else { return 0 };
         if cx.mono() < lead.repair.search.rests_until {
-            return;
+            return 0;
         }
-        let begins = lead.repair.search.seen.is_none();
-        let zones = if begins { self.zones_with_room(cx) } else { lead.repair.search.zones.clone() };
         let state = &self.log.state;
         let away = |n: &&NodeId| self.absence(cx, **n) > self.config.repair_last_copy;
         let drained = state.drains.keys().filter(|n| state.is_draining(**n));
-        let nodes = state.known.iter().filter(away).chain(&state.forgotten).chain(drained).copied();
-        let crowded = if zones == lead.repair.search.settled { vec![] } else { suspects(&zones) };
-        let nodes = nodes.chain(crowded).map(Holding::Node);
-        let mut lists: Vec<Holding> = nodes.chain([Holding::Short]).collect::<BTreeSet<_>>().into_iter().collect();
-        let (from, mut after) = lead.repair.search.seen.unwrap_or((Holding::Short, None));
-        let start = lists.partition_point(|l| *l < from) % lists.len();
-        if lists[start] != from {
-            after = None;
-        }
-        lists.rotate_left(start);
-        let (mut room, mut blobs, mut seen) = (AT_ONCE, vec![], None);
-        for list in lists {
-            let found = cx.storage.held(list, after.take(), room);
-            room -= found.len();
-            seen = Some((list, found.last().copied()));
-            blobs.extend(found.into_iter().map(|blob| (list, blob)));
-            if room == 0 {
-                break;
-            }
-            seen = None;
-        }
+        let nodes = state.known.iter().filter(away).chain(&state.forgotten).chain(drained);
+        let lists = nodes.map(|n| Holding::Node(*n)).chain([Holding::Short]).collect();
+        let held = |list, after, limit| cx.storage.held(list, after, limit);
+        let (found, next) = walk(&lists, lead.repair.search.urgent, self.config.repair_look, held);
         if let Role::Lead(lead) = &mut self.role {
-            (lead.repair.search.seen, lead.repair.search.zones) = (seen, zones);
+            lead.repair.search.urgent = next;
+            if next.is_none() {
+                lead.repair.search.rests_until = cx.mono() + self.config.repair_last_copy;
+            }
         }
-        for (list, blob) in blobs {
+        let looked = found.len();
+        for (list, blob) in found {
+            self.judge(cx, list, blob);
+        }
+        looked
+    }
+
+    /// Looks through what may be all in one zone, when zones changed; only while there is little else to do.
+    fn find_crowded(&mut self, cx: Cx<'_>, limit: usize) {
+        let Role::Lead(lead) = &self.role else { return };
+        let (idle_until, begins) = (lead.repair.search.idle_until, lead.repair.search.spread.is_none());
+        if limit == 0 || !lead.repair.has_leisure(limit) || (begins && cx.mono() < idle_until) {
+            return;
+        }
+        if begins {
+            let here = |n: &&NodeId| self.absence(cx, **n) <= self.config.repair_last_copy;
+            let zone = |n: &NodeId| Some((*n, self.zone(*n)?.clone()));
+            let zones = self.log.state.known.iter().filter(here).filter_map(zone).collect();
+            let room = self.room(cx);
+            let zones = (zones, room.iter().map(|r| r.node).collect());
+            let Role::Lead(lead) = &mut self.role else { return };
+            let search = &mut lead.repair.search;
+            (search.zones, search.room) = (zones, room);
+            (search.idle_until, search.lost) = (cx.mono() + self.config.repair_last_copy, false);
+            if search.zones == search.settled {
+                return;
+            }
+        }
+        let Role::Lead(lead) = &mut self.role else { return };
+        let search = &mut lead.repair.search;
+        let lists = suspects(&search.zones.0).into_iter().map(Holding::Node).collect();
+        let held = |list, after, limit| cx.storage.held(list, after, limit);
+        let (found, next) = walk(&lists, search.spread, limit, held);
+        search.spread = next;
+        for (list, blob) in found {
             self.judge(cx, list, blob);
         }
         if let Role::Lead(lead) = &mut self.role
-            && seen.is_none()
+            && next.is_none()
+            && !lead.repair.search.lost
         {
-            lead.repair.search.rests_until = cx.mono() + self.config.repair_last_copy;
-            lead.repair.search.settle();
+            lead.repair.search.settled.clone_from(&lead.repair.search.zones);
         }
     }
 
-    /// Whether what was placed since this was last looked at is all in one zone: then there is something to look for.
-    pub(super) fn note_placed(&mut self) {
-        let placed = std::mem::take(&mut self.log.placed);
-        let in_one = |nodes: &Vec<NodeId>| {
+    /// Looks at what was placed since this was last done: it may be all in one zone, since others were not to be had.
+    fn note_placed(&mut self, cx: Cx<'_>) {
+        let (placed, lost) = std::mem::take(&mut self.log.placed).take();
+        let in_one = |nodes: &[NodeId]| {
             let zone = nodes.first().map(|n| self.zone(*n));
             nodes.len() >= COPIES && nodes.iter().all(|n| Some(self.zone(*n)) == zone)
         };
-        let crowded = placed.iter().any(in_one);
-        if let Role::Lead(lead) = &mut self.role
-            && crowded
-        {
-            lead.repair.search.crowded = true;
-            lead.repair.search.settled.clear();
+        let lacking: Vec<(usize, VersionId)> = (placed.into_iter())
+            .filter(|(_, nodes)| in_one(nodes))
+            .filter_map(|(what, _)| Some((self.version(cx, &what)?, what)))
+            .map(|((location, extents), what)| (self.copies_of(cx, &location, size(&extents)), what))
+            .filter(|(standing, _)| standing.lacks_copies())
+            .map(|(standing, what)| (standing.urgency(), what))
+            .collect();
+        let Role::Lead(lead) = &mut self.role else { return };
+        lead.repair.note(lacking, vec![]);
+        if lost {
+            lead.repair.search.settled = Zones::default();
         }
     }
 
     /// Notes which versions of a blob need a copy.
     fn judge(&mut self, cx: Cx<'_>, list: Holding, blob: BlobId) {
         let forgotten = |n: &NodeId| self.log.state.forgotten.contains(n);
-        let (mut lacking, mut named, mut crowded) = (vec![], vec![], false);
+        let (mut lacking, mut named) = (vec![], vec![]);
         for path in self.log.view(cx.storage).referrers(blob) {
             for head in self.log.view(cx.storage).entry(&path).unwrap_or_default().heads {
-                if !matches!(&head.what, Version::File(f) if f.extents.iter().any(|e| e.blob == blob)) {
+                let Version::File(file) = &head.what else { continue };
+                if !file.extents.iter().any(|e| e.blob == blob) {
                     continue;
                 }
                 let what = VersionId { path: path.clone(), position: head.position };
-                let standing = self.copies_of(cx, &head.location);
-                crowded |= standing.crowded.is_some();
+                let standing = self.copies_of(cx, &head.location, file.size);
                 if standing.lacks_copies() {
                     lacking.push((standing.urgency(), what.clone()));
                 }
@@ -126,39 +183,35 @@ impl Member {
                 }
             }
         }
-        let Role::Lead(lead) = &mut self.role else { return };
-        lead.repair.search.crowded |= crowded;
-        lead.repair.note(lacking, named);
+        if let Role::Lead(lead) = &mut self.role {
+            lead.repair.note(lacking, named);
+        }
     }
 
     /// The version that repair speaks of, as the leader sees it: all that is logged counts.
-    pub(super) fn version(
-        &self,
-        cx: Cx<'_>,
-        what: &VersionId,
-    ) -> Option<(super::record::Location, Vec<super::record::Extent>)> {
+    pub(super) fn version(&self, cx: Cx<'_>, what: &VersionId) -> Option<(Location, Vec<super::Extent>)> {
         let head = self.sight(cx).entry(&what.path).heads.into_iter().find(|h| h.position == what.position)?;
         let Version::File(file) = head.what else { return None };
         Some((head.location, file.extents))
     }
 }
 
+/// Bytes.
+pub(super) fn size(extents: &[super::Extent]) -> u64 {
+    extents.iter().map(|e| e.length).sum()
+}
+
 impl Search {
-    /// Whether a node outside this zone could take copies when the round began.
-    pub(super) fn has_room_outside(&self, zone: &str) -> bool {
-        self.zones.values().any(|z| z != zone)
-    }
-    /// A round is over.
-    fn settle(&mut self) {
-        if !std::mem::take(&mut self.crowded) {
-            self.settled.clone_from(&self.zones);
-        }
+    /// Whether a node outside this zone had room for so many bytes when zones were last looked at.
+    pub(super) fn has_room_outside(&self, zone: &str, bytes: u64) -> bool {
+        self.room.iter().any(|r| r.zone != zone && r.free >= bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::OpId;
 
     #[test]
     fn all_but_two_nodes_of_each_zone_are_suspects() {
@@ -167,5 +220,33 @@ mod tests {
         assert_eq!(found(&[(1, "a"), (2, "a"), (3, "a"), (4, "b")]), [3]);
         assert_eq!(found(&[(1, "a"), (2, "a"), (3, "b"), (4, "b")]), [] as [u128; 0], "three copies are in both");
         assert_eq!(found(&[(1, "a"), (2, "a"), (3, "a"), (4, "a")]), [] as [u128; 0], "there is no other zone");
+    }
+
+    #[test]
+    fn a_walk_sees_every_blob_once_and_ends() {
+        let blob = |n: u128| BlobId { op: OpId(n), ..BlobId::default() };
+        let list = |n: u128| Holding::Node(NodeId(n));
+        let held = |of: Holding, after: Option<BlobId>, limit: usize| -> Vec<BlobId> {
+            let count = if of == list(2) { 0 } else { 7 };
+            (0..count).map(blob).filter(|b| after.is_none_or(|a| *b > a)).take(limit).collect()
+        };
+        let lists = [list(1), list(2), list(3), Holding::Short].into_iter().collect();
+        for limit in 1..30 {
+            let (mut seen, mut from, mut beats) = (vec![], None, 0);
+            loop {
+                let (found, next) = walk(&lists, from, limit, held);
+                assert!(found.len() <= limit);
+                seen.extend(found);
+                (from, beats) = (next, beats + 1);
+                if next.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen.len(), 21, "{limit} at once");
+            assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 21, "{limit} at once");
+            assert_eq!(beats, 21 / limit + 1);
+        }
+        let gone = walk(&[list(3)].into_iter().collect(), Some((list(1), Some(blob(5)))), 30, held);
+        assert_eq!((gone.0.len(), gone.1), (7, None), "a list that is none any more");
     }
 }

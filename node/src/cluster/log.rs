@@ -3,9 +3,10 @@
 
 use super::fold::blobs;
 use super::marks::Marks;
+use super::message::VersionId;
 use super::parts::Arriving;
 use super::pending::{Pending, View};
-use super::record::{Body, Cover, Outcome, Record, Write};
+use super::record::{Body, Cover, Head, Outcome, Record, Write};
 use super::storage::{MemberState, Storage};
 use super::types::{BlobId, Epoch, Hlc, Micros, NodeId, OpId, Position};
 use crate::path::FtpPath;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 /// Every file lives on this many nodes (specification 6.1).
 pub(super) const COPIES: usize = 3;
 
+/// Placed versions noted between two beats.
+const PLACED: usize = 1024;
 /// Outcomes forgotten at one beat: more than can come to be between two.
 const EXPIRE_AT_ONCE: usize = 16_384;
 
@@ -43,8 +46,8 @@ pub(super) struct Log {
     pub(super) rehomed: BTreeSet<BlobId>,
     /// Blobs that paths began to refer to.
     pub(super) referred: Vec<BlobId>,
-    /// Sets of nodes that registers came to name since this was last looked at, for repair.
-    pub(super) placed: BTreeSet<Vec<NodeId>>,
+    /// Versions whose registers were set since this was last looked at, for repair.
+    pub(super) placed: Placed,
     /// This node.
     pub(super) me: NodeId,
     /// Nodes that records forgot since this was last looked at.
@@ -56,6 +59,32 @@ pub(super) struct Log {
     /// A planted mistake in the fold.
     #[cfg(feature = "planted-bugs")]
     pub(super) planted: super::planted::Planted,
+}
+
+/// Versions with the nodes that their registers came to name; a bounded number of them.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    versions: Vec<(VersionId, Vec<NodeId>)>,
+    /// There were more.
+    lost: bool,
+}
+
+impl Placed {
+    pub(super) fn note(&mut self, path: &FtpPath, head: &Head) {
+        if head.location.nodes.len() < COPIES {
+            return; // short ones are in a list of their own
+        }
+        if self.versions.len() >= PLACED {
+            self.lost = true;
+            return;
+        }
+        let what = VersionId { path: path.clone(), position: head.position };
+        self.versions.push((what, head.location.nodes.clone()));
+    }
+    /// They, and whether there were more.
+    pub(super) fn take(self) -> (Vec<(VersionId, Vec<NodeId>)>, bool) {
+        (self.versions, self.lost)
+    }
 }
 
 impl Log {
@@ -78,7 +107,7 @@ impl Log {
             logged_blobs: vec![],
             rehomed: BTreeSet::new(),
             referred: vec![],
-            placed: BTreeSet::new(),
+            placed: Placed::default(),
             me,
             forgot: vec![],
             news: false,

@@ -42,6 +42,8 @@ pub(super) struct Peer {
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     pub(super) all: BTreeMap<NodeId, Peer>,
+    /// Nodes that records name, and since when this process knows.
+    named: BTreeMap<NodeId, Micros>,
     suspect: Micros,
     down: Micros,
 }
@@ -49,7 +51,7 @@ pub(super) struct Peers {
 impl Peers {
     /// Peers met before a start: not Down before their time.
     pub(super) fn new(met: Vec<PeerInfo>, me: NodeId, now: Micros, suspect: Micros, down: Micros) -> Self {
-        let mut peers = Self { all: BTreeMap::new(), suspect, down };
+        let mut peers = Self { all: BTreeMap::new(), named: BTreeMap::new(), suspect, down };
         for info in met.into_iter().filter(|i| i.node != me) {
             peers.meet(info, now);
         }
@@ -128,9 +130,17 @@ impl Peers {
     pub(super) fn silent_for(&self, node: NodeId, now: Micros) -> Option<Micros> {
         self.all.get(&node).map(|p| now.saturating_sub(p.heard))
     }
-    /// How long a node that was met has not been heard, or has not heard us.
-    pub(super) fn away_for(&self, node: NodeId, now: Micros) -> Option<Micros> {
-        self.all.get(&node).map(|p| now.saturating_sub(p.echoed.min(p.heard)))
+    /// How long a node has not been heard, or has not heard us. One that was never met has been away since records first
+    /// named it here, and not only since we lead: leaders may change often.
+    pub(super) fn away_for(&self, node: NodeId, now: Micros) -> Micros {
+        let met = self.all.get(&node).map(|p| p.echoed.min(p.heard));
+        now.saturating_sub(met.or(self.named.get(&node).copied()).unwrap_or(now))
+    }
+    /// Nodes that records name.
+    pub(super) fn note_named(&mut self, known: &[NodeId], now: Micros) {
+        if self.named.len() != known.len() || !known.iter().all(|n| self.named.contains_key(n)) {
+            self.named = known.iter().map(|n| (*n, self.named.get(n).copied().unwrap_or(now))).collect();
+        }
     }
     /// Removes a node for good.
     pub(super) fn forget(&mut self, node: NodeId) {

@@ -4,7 +4,6 @@
 use super::info::DiskReport;
 use super::member::{Cx, Member, Role};
 use super::types::NodeId;
-use std::collections::BTreeMap;
 
 /// Disk use is compared in steps of this many bytes, so that nodes that are about equally full share the load.
 const STEP: u64 = 64 * 1024 * 1024;
@@ -20,6 +19,28 @@ pub(super) struct Candidate {
     pub(super) used: u64,
     /// Copies it was given since it last reported its use.
     pub(super) given: u64,
+}
+
+/// A node that could take copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) node: NodeId,
+    pub(super) zone: String,
+    /// Bytes.
+    pub(super) free: u64,
+}
+
+/// What is to be placed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted<'a> {
+    /// How many copies.
+    pub(super) count: usize,
+    /// The node the client is at.
+    pub(super) near: Option<NodeId>,
+    /// Their bytes, as far as they are known.
+    pub(super) bytes: u64,
+    /// If only these nodes will do.
+    pub(super) among: Option<&'a [NodeId]>,
 }
 
 /// Up to `count` nodes. `near`, the node the client is at, is taken first while it is not fuller than the least full by
@@ -53,14 +74,14 @@ impl Member {
         if node == self.me.node { self.disk } else { self.peers.disk(node) }
     }
 
-    /// A member that could take a copy now.
-    fn candidate(&self, cx: Cx<'_>, node: NodeId) -> Option<Candidate> {
+    /// A member that could take a copy of so many bytes now.
+    fn candidate(&self, cx: Cx<'_>, node: NodeId, bytes: u64) -> Option<Candidate> {
         let Role::Lead(lead) = &self.role else { return None };
         let disk = self.disk_of(node);
         let said = self.peers.said(node);
         let behind = said.map_or(0, |i| i.marks.lacks(&self.log.state.logged));
         let live = node == self.me.node || (self.peers.linked(node, cx.mono()) && behind < 10_000);
-        let ok = live && disk.healthy && disk.free > self.config.disk_reserve;
+        let ok = live && disk.healthy && disk.free.saturating_sub(self.config.disk_reserve) > bytes;
         ok.then(|| Candidate {
             node,
             zone: self.zone(node).cloned().unwrap_or_default(),
@@ -70,11 +91,13 @@ impl Member {
         })
     }
 
-    /// The members that could take copies and are to keep them, with their zones.
-    pub(super) fn zones_with_room(&self, cx: Cx<'_>) -> BTreeMap<NodeId, String> {
-        let Role::Lead(lead) = &self.role else { return BTreeMap::new() };
+    /// The members that could take copies and are to keep them.
+    pub(super) fn room(&self, cx: Cx<'_>) -> Vec<Room> {
+        let Role::Lead(lead) = &self.role else { return vec![] };
         let stay = lead.members.iter().filter(|m| !self.log.state.is_draining(**m));
-        stay.filter_map(|m| self.candidate(cx, *m)).map(|c| (c.node, c.zone)).collect()
+        let free = |node| self.disk_of(node).free.saturating_sub(self.config.disk_reserve);
+        let of = |c: Candidate| Room { node: c.node, free: free(c.node), zone: c.zone };
+        stay.filter_map(|m| self.candidate(cx, *m, 0)).map(of).collect()
     }
 
     /// The members in other zones.
@@ -83,21 +106,19 @@ impl Member {
         lead.members.iter().copied().filter(|n| self.zone(*n).is_some_and(|z| z != zone)).collect()
     }
 
-    /// Where copies of a blob go, beside those that there are; `among` these, if only they will do. To a node that is being
-    /// drained only when there would be fewer otherwise.
+    /// Where copies of a blob go, beside those that there are. To a node that is being drained only when there would be fewer
+    /// otherwise.
     pub(super) fn place(
         &mut self,
         cx: Cx<'_>,
-        near: Option<NodeId>,
-        count: usize,
+        Wanted { count, near, bytes, among }: Wanted<'_>,
         kept: &[NodeId],
         exclude: &[NodeId],
-        among: Option<&[NodeId]>,
     ) -> Vec<NodeId> {
         let Role::Lead(lead) = &self.role else { return vec![] };
         let may = |m: &NodeId| !kept.contains(m) && !exclude.contains(m) && among.is_none_or(|nodes| nodes.contains(m));
         let (drained, stay): (Vec<Candidate>, Vec<Candidate>) = (lead.members.iter().copied().filter(may))
-            .filter_map(|m| self.candidate(cx, m))
+            .filter_map(|m| self.candidate(cx, m, bytes))
             .partition(|c| self.log.state.is_draining(c.node));
         let mut chosen = vec![];
         for candidates in [stay, drained] {

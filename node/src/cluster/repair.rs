@@ -3,9 +3,11 @@
 //! holds is a list of its own (`whereabouts`).
 
 use super::decide::Sight;
-use super::lacking::Search;
+use super::lacking::{Search, size};
+use super::log::COPIES;
 use super::member::{Cx, Member, Role};
 use super::message::{CopyState, Message, VersionId};
+use super::placement::Wanted;
 use super::record::{Body, Moved, Relocated};
 #[cfg(feature = "planted-bugs")]
 use super::record::{Effect, File, Version, Write};
@@ -30,6 +32,8 @@ pub(super) struct Repair {
     copies: BTreeMap<VersionId, Copy>,
     /// Where a version could not be copied to.
     failed: BTreeMap<VersionId, BTreeSet<NodeId>>,
+    /// Versions that have copies enough, though not where they should be, and for which there is no place: not before.
+    resting: BTreeMap<VersionId, Micros>,
     /// A copy ended: the next one need not wait for a heartbeat, for small files are many.
     freed: bool,
     /// Registers to set: a new copy is durable there, or (`None`) names of nodes that were forgotten go.
@@ -55,9 +59,12 @@ struct Copy {
 
 impl Member {
     pub(super) fn tick_repair(&mut self, cx: Cx<'_>) {
-        self.note_placed();
+        self.peers.note_named(&self.log.state.known, cx.mono());
         if self.serves() && self.lease_ok(cx) {
             self.watch_copies(cx);
+            if let Role::Lead(lead) = &mut self.role {
+                lead.repair.wake(cx.mono());
+            }
             self.find_lacking(cx);
             self.start_copies(cx);
         }
@@ -89,11 +96,12 @@ impl Member {
             let from = tries * SOURCES % linked.len();
             linked.iter().cycle().skip(from).take(SOURCES.min(linked.len())).copied().collect()
         };
-        let sources =
-            found.as_ref().map(|(location, _)| self.copies_of(cx, location).sources()).map(|all| match &all[..] {
+        let sources = found.as_ref().map(|(at, extents)| self.copies_of(cx, at, size(extents)).sources()).map(|all| {
+            match &all[..] {
                 [] => anybody(),
                 _ => all,
-            });
+            }
+        });
         let Role::Lead(lead) = &mut self.role else { return };
         let (Some((_, extents)), Some(sources)) = (found, sources) else {
             lead.repair.copies.remove(what); // replaced meanwhile
@@ -126,10 +134,16 @@ impl Member {
 
     /// False when whoever could take the copy has enough to do now.
     fn start_copy(&mut self, cx: Cx<'_>, what: VersionId) -> bool {
-        let Some((location, _)) = self.version(cx, &what) else { return true };
-        let standing = self.copies_of(cx, &location);
+        let Some((location, extents)) = self.version(cx, &what) else { return true };
+        let standing = self.copies_of(cx, &location, size(&extents));
         let Role::Lead(lead) = &self.role else { return true };
         if !standing.lacks_copies() {
+            // Who is awaited now may not come, and what was all in one zone still is.
+            if !standing.awaited.is_empty()
+                && let Role::Lead(lead) = &mut self.role
+            {
+                lead.repair.rest(what, cx.mono() + self.config.repair_after);
+            }
             return true;
         }
         let repair = &lead.repair;
@@ -141,12 +155,16 @@ impl Member {
         let drained = lead.members.iter().filter(|n| !standing.is_short() && self.log.state.is_draining(**n));
         let exclude: Vec<NodeId> = location.nodes.iter().chain(failed).chain(&busy).chain(drained).copied().collect();
         let among = standing.crowded.as_ref().map(|zone| self.members_outside(zone));
-        let target = self.place(cx, None, 1, &standing.live, &exclude, among.as_deref()).first().copied();
+        let want = Wanted { count: 1, bytes: size(&extents), among: among.as_deref(), ..Wanted::default() };
+        let target = self.place(cx, want, &standing.live, &exclude).first().copied();
         let Role::Lead(lead) = &mut self.role else { return true };
         let Some(target) = target else {
             if busy.is_empty() {
                 // All were tried, or there is nobody: it is found again one day, and everybody may be asked anew.
                 lead.repair.failed.remove(&what);
+                if !standing.is_short() {
+                    lead.repair.rest(what, cx.mono() + self.config.repair_after);
+                }
             }
             return busy.is_empty();
         };
@@ -198,19 +216,26 @@ impl Member {
         let rest = lead.repair.done.split_off(lead.repair.done.len().min(MOVES));
         let done = std::mem::replace(&mut lead.repair.done, rest);
         let mut versions: BTreeMap<VersionId, Vec<NodeId>> = BTreeMap::new();
+        let mut again = vec![];
         for (what, target) in done {
             let Some((location, extents)) = self.version(cx, &what) else { continue };
-            let standing = self.copies_of(cx, &location);
+            let standing = self.copies_of(cx, &location, size(&extents));
             let nodes = match target {
                 Some(_) if !standing.lacks_copies() => continue, // somebody came back
                 // Merged meanwhile, here or by another leader: what was copied is not what there is.
-                Some(made) if extents.iter().any(|e| !made.blobs.contains(&e.blob)) => continue,
+                Some(made) if extents.iter().any(|e| !made.blobs.contains(&e.blob)) => {
+                    again.push((standing.urgency(), what));
+                    continue;
+                }
                 Some(made) => standing.with(made.target),
                 None => location.nodes.iter().copied().filter(|n| !self.log.state.forgotten.contains(n)).collect(),
             };
             if nodes != location.nodes && !nodes.is_empty() {
                 versions.insert(what, nodes);
             }
+        }
+        if let Role::Lead(lead) = &mut self.role {
+            lead.repair.note(again, vec![]);
         }
         #[cfg(feature = "planted-bugs")]
         if self.config.planted == super::planted::Planted::RepairRestamps {
@@ -245,12 +270,33 @@ impl Repair {
     pub(super) fn is_under_way(&self, what: &VersionId) -> bool {
         self.copies.contains_key(what) || self.done.iter().any(|(done, copy)| done == what && copy.is_some())
     }
+    /// Whether so many versions more could wait, and hardly any does.
+    pub(super) fn has_leisure(&self, more: usize) -> bool {
+        self.waiting.len() + more <= WAITING
+    }
+    fn rest(&mut self, what: VersionId, until: Micros) {
+        if self.resting.len() < WAITING {
+            self.resting.insert(what, until);
+        } else {
+            self.search.lost = true;
+        }
+    }
+    /// Those that have rested are tried again.
+    fn wake(&mut self, now: Micros) {
+        let due = self.resting.iter().filter(|(_, until)| **until <= now);
+        let rested: Vec<VersionId> = due.map(|(what, _)| what.clone()).collect();
+        self.resting.retain(|_, until| *until > now);
+        self.note(rested.into_iter().map(|what| (COPIES, what)).collect(), vec![]);
+    }
     /// Takes in what a search found: versions that need a copy, and versions whose register names who was forgotten.
     pub(super) fn note(&mut self, lacking: Vec<(usize, VersionId)>, named: Vec<VersionId>) {
-        let lacking: Vec<_> = lacking.into_iter().filter(|(_, what)| !self.is_under_way(what)).collect();
+        let rests = |urgency: usize, what: &VersionId| urgency >= COPIES && self.resting.contains_key(what);
+        let lacking: Vec<_> =
+            lacking.into_iter().filter(|(urgency, what)| !self.is_under_way(what) && !rests(*urgency, what)).collect();
         self.waiting.extend(lacking);
         while self.waiting.len() > WAITING {
             self.waiting.pop_last();
+            self.search.lost = true;
         }
         self.done.extend(named.into_iter().map(|what| (what, None)));
     }
@@ -260,7 +306,8 @@ impl Repair {
             if self.failed.len() >= WAITING {
                 self.failed.clear();
             }
-            self.failed.entry(what).or_default().insert(copy.target);
+            self.failed.entry(what.clone()).or_default().insert(copy.target);
+            self.note(vec![(COPIES, what)], vec![]);
         }
     }
 }

@@ -66,9 +66,7 @@ impl Member {
         if self.log.state.forgotten.contains(&node) {
             return Micros::MAX;
         }
-        let now = cx.mono();
-        // One that was never met has been away since we came, and not only since we lead: leaders may change often.
-        self.peers.away_for(node, now).unwrap_or_else(|| now.saturating_sub(self.started))
+        self.peers.away_for(node, cx.mono())
     }
 
     /// Whether a linked peer is in another leader's epoch.
@@ -77,7 +75,8 @@ impl Member {
         self.peers.all_linked(cx.mono()).any(|(.., said)| led(said))
     }
 
-    pub(super) fn copies_of(&self, cx: Cx<'_>, location: &Location) -> Standing {
+    /// How the copies of a version of so many bytes stand.
+    pub(super) fn copies_of(&self, cx: Cx<'_>, location: &Location, bytes: u64) -> Standing {
         let absent = |n: &NodeId| (self.absence(cx, *n), *n);
         let mut all: Vec<(Micros, NodeId)> = location.nodes.iter().map(absent).collect();
         all.sort();
@@ -99,20 +98,22 @@ impl Member {
         };
         let mut standing = Standing { live, leaving, awaited: named(there + 1, given_up), crowded: None };
         if !apart && standing.awaited.is_empty() && standing.live.len() >= COPIES {
-            self.spread(&mut standing);
+            self.spread(&mut standing, bytes);
         }
         standing
     }
 
     /// Where all copies are in one zone and another has room, the one on the fullest node is to be replaced.
-    fn spread(&self, standing: &mut Standing) {
+    fn spread(&self, standing: &mut Standing, bytes: u64) {
         let Some(zone) = standing.live.first().and_then(|n| self.zone(*n)) else { return };
         #[cfg(feature = "planted-bugs")]
         if self.config.planted == super::planted::Planted::ZonesIgnored {
             return;
         }
         let Role::Lead(lead) = &self.role else { return };
-        if standing.live.iter().any(|n| self.zone(*n) != Some(zone)) || !lead.repair.search.has_room_outside(zone) {
+        if standing.live.iter().any(|n| self.zone(*n) != Some(zone))
+            || !lead.repair.search.has_room_outside(zone, bytes)
+        {
             return;
         }
         standing.crowded = Some(zone.clone());

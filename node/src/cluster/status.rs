@@ -26,14 +26,15 @@ impl Member {
                 behind: p.said.as_ref().map_or(0, |i| i.marks.lacks(&self.log.state.logged)),
                 disk: self.peers.disk(*id),
                 clock_ahead: self.peers.said(*id).map_or(0, |i| i.clock_ahead),
-                draining: self.draining(*id, storage),
+                draining: self.draining(*id, now.mono, storage),
                 copies: self.log.state.copies.get(id).copied().unwrap_or(0),
             })
             .collect();
         let role = self.role_name().0;
         let liveness = Liveness::Alive;
         let (info, clock_ahead) = (self.me.clone(), self.clock_ahead);
-        let (draining, copies) = (self.draining(info.node, storage), self.log.state.copies.get(&info.node).copied());
+        let (draining, copies) =
+            (self.draining(info.node, now.mono, storage), self.log.state.copies.get(&info.node).copied());
         let copies = copies.unwrap_or(0);
         members.push(MemberStatus { info, liveness, role, behind: 0, disk: self.disk, clock_ahead, draining, copies });
         members.sort_by(|a, b| a.info.name.cmp(&b.info.name));

@@ -7,6 +7,7 @@ use super::raw::Raw;
 use super::wire::{Failure, RawError};
 use crate::cluster::{BlobId, Extent, Hash, NodeId};
 use crate::peer::Order;
+use crate::store::failpoint::reach;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::mpsc;
@@ -39,6 +40,7 @@ pub(super) async fn carry_out(raw: Arc<Raw>, order: Order) {
         }
         Order::Merge { blob, run } => {
             let made = merge(&raw, blob, &run).await;
+            reach("blob-merged");
             if let Err(error) = &made {
                 tracing::info!(%blob, %error, "extents could not be merged");
             }

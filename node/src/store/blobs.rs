@@ -4,6 +4,7 @@
 
 use super::condemned::Condemned;
 use super::error::{OpenError, StoreError, fatal};
+use super::failpoint::reach;
 use super::private;
 use crate::cluster::BlobId;
 use std::fs::{File, OpenOptions};
@@ -97,6 +98,7 @@ impl Blobs {
         let path = self.staging.join(format!("{blob}.{attempt}"));
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = self.judged(opened).map_err(StoreError::io("create a staging file"))?;
+        reach("blob-created");
         Ok(BlobWriter { blobs: Arc::clone(self), blob, file, staged: path, written: 0, looked_at: 0, synced_at: 0 })
     }
     /// Opens a finished blob; `None` when it is not here.
@@ -116,7 +118,10 @@ impl Blobs {
         let path = self.path(blob);
         let length = path.metadata().map_or(0, |m| m.len());
         match std::fs::remove_file(path) {
-            Ok(()) => drop(self.used.fetch_sub(length, Ordering::Relaxed)),
+            Ok(()) => {
+                reach("blob-removed");
+                self.used.fetch_sub(length, Ordering::Relaxed);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(StoreError::io("delete a blob")(error)),
         }
@@ -213,16 +218,20 @@ impl BlobWriter {
     /// fsync, rename, fsync of the directory. An fsync that fails aborts the process: the pages it failed on are marked
     /// clean, and a second fsync would lie. A blob of the same name is replaced, its bytes are the same. Blocking.
     pub fn finish(mut self) -> Result<(), StoreError> {
+        reach("blob-written");
         self.sync();
+        reach("blob-synced");
         let path = self.blobs.path(self.blob);
         let replaced = path.metadata().map_or(0, |m| m.len());
         let renamed = std::fs::rename(&self.staged, &path);
         self.blobs.judged(renamed).map_err(StoreError::io("name a blob"))?;
+        reach("blob-renamed");
         let dir = path.parent().expect("it is in a directory of blobs");
         sync_directory(dir).unwrap_or_else(|error| fatal("a directory of blobs cannot be synced", &error));
         self.blobs.used.fetch_add(self.written, Ordering::Relaxed);
         self.blobs.used.fetch_sub(replaced, Ordering::Relaxed);
         self.blobs.condemned.replaced(self.blob);
+        reach("blob-durable");
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! and renamed, so it is never half there. Never guessed: data without an identity are refused.
 
 use super::error::OpenError;
+use super::failpoint::reach;
 use crate::cluster::NodeId;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -115,7 +116,9 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    reach("identity-written");
     std::fs::rename(&temporary, dir.join(name))?;
+    reach("identity-replaced");
     File::open(dir)?.sync_all()
 }
 

@@ -10,6 +10,7 @@ mod chains;
 mod condemned;
 mod conflicts;
 mod error;
+pub(crate) mod failpoint;
 #[cfg(test)]
 mod format_tests;
 mod identity;
@@ -31,6 +32,8 @@ pub use chains::{ChainFile, Remembered};
 pub use condemned::Integrity;
 pub use conflicts::Conflicted;
 pub use error::{OpenError, StoreError};
+#[cfg(debug_assertions)]
+pub use failpoint::FAILPOINTS;
 pub use identity::BootChain;
 pub use row::Row;
 pub use scrub::{BlobCopy, Walk};
@@ -117,6 +120,7 @@ impl Store {
         }
         private::directory(&database)?;
         let tables = Tables::open(&database)?;
+        failpoint::reach("tables-opened");
         if has_data {
             // Last: a start that a database of another format refuses is none, and leaves no trace.
             identity.boot(dir)?;
@@ -126,6 +130,7 @@ impl Store {
         let used = Arc::new(AtomicU64::new(0));
         let blobs = Arc::new(Blobs::at(dir, reserve, Arc::clone(&used)));
         blobs.prepare()?;
+        failpoint::reach("staging-cleared");
         blobs::sync_directory(dir).map_err(OpenError::io("sync", dir))?;
         let inline: u64 = tables.sizes(Table::Inline).map(|framed| framed.saturating_sub(1)).sum();
         let files = blobs.census()?;

@@ -4,6 +4,7 @@
 
 use super::condemned::Condemned;
 use super::error::{OpenError, StoreError, fatal};
+use super::failpoint::reach;
 use super::keys::{self, Table};
 use super::overlay::View;
 use super::tables::Writes;
@@ -171,7 +172,9 @@ impl Thread {
         }
         let (more, less) = self.inline_change(&writes);
         let keys: Vec<_> = writes.keys().cloned().collect();
+        reach("batch-taken");
         self.view.tables.commit(writes, must_sync);
+        reach("batch-committed");
         self.used.fetch_add(more, Ordering::Relaxed);
         self.used.fetch_sub(less, Ordering::Relaxed);
         if let Some(number) = batch {

@@ -15,6 +15,7 @@ mod cuts;
 mod death;
 mod edges;
 mod inputs;
+mod kills;
 mod leave;
 mod ledger;
 
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         partition::STORIES,
         rot::STORIES,
         leave::STORIES,
+        kills::STORIES,
         scale::STORIES,
     ];
     let trials = stories.into_iter().flatten().map(trial).collect();
@@ -62,12 +64,15 @@ fn main() -> ExitCode {
 
 /// What a test needs that no package installs: the right to mount a disk of a given size.
 const MOUNT: &str = "mount";
+/// What a test needs that only builds for development have.
+const FAILPOINTS: &str = "failpoints";
 /// The same: the right to make networks.
 const NETWORKS: &str = "networks";
 
 fn trial(&(name, needs, run): &Story) -> Trial {
     Trial::ignorable_test(name, move || match needs.iter().find(|need| !available(need)) {
         Some(&MOUNT) => Ok(Completion::ignored_with("no right to mount a small disk")),
+        Some(&FAILPOINTS) => Ok(Completion::ignored_with("a release build has no failpoints")),
         Some(&scale::FILES) => Ok(Completion::ignored_with("long: TREBOL_FILES says with how many files")),
         Some(&NETWORKS) => lacking("no right to make network namespaces", "TREBOL_REQUIRE_NETWORKS"),
         Some(client) => lacking(&format!("{client} is not installed"), "TREBOL_REQUIRE_CLIENTS"),
@@ -87,6 +92,7 @@ fn available(need: &str) -> bool {
     match need {
         MOUNT => clients::may_mount(),
         NETWORKS => network::may_divide(),
+        FAILPOINTS => cfg!(debug_assertions),
         scale::FILES => std::env::var(need).is_ok(),
         client => clients::installed(client),
     }

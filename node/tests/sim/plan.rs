@@ -74,6 +74,7 @@ impl Plan {
             stall_bytes: 64 * 1024,
             repair_last_copy: rng.pick(&[1, 1, 5]) * SECOND,
             repair_after: rng.pick(&[2, 2, 8, 60]) * SECOND,
+            repair_look: rng.pick(&[512, 3, 1]) as usize,
             repair_copies: rng.pick(&[1, 4, 16]) as usize,
             merge_extents: rng.pick(&[16, 4, 2]) as usize,
             max_extents: rng.pick(&[64, 64, 3]) as usize,

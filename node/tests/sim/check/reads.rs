@@ -50,12 +50,7 @@ impl Truth {
             if self.committed.get(due).is_none_or(|at| *at >= began) || seen >= Some(stamp(&self.records[part])) {
                 continue;
             }
-            // Logged twice and committed by leaders that did not know of each other, it may be void: the other copy counts.
-            // And what a void copy is over stays replaced.
-            let over = |r: &&Arc<Record>| Self::effect(r, path).is_some_and(|e| e.over.contains(part));
-            let voids = self.on_path(path, &scope).filter(over).map(|r| self.last(r.position)).chain([*due]);
-            let mut copies = voids.filter_map(|void| self.stand_in(void, path, &scope, position.epoch));
-            if copies.any(|copy| seen >= Some(copy)) {
+            if self.void_replaced(*part, path, &scope, position.epoch, seen) {
                 continue;
             }
             let holders = self.holders.get(due);
@@ -67,6 +62,16 @@ impl Truth {
             }
         }
         Ok(())
+    }
+
+    /// Whether what is seen stands in for this version. Logged twice and committed by leaders that did not know of each other
+    /// it may be void: the other copy counts. And what a void copy is over stays replaced, and so does what that was over.
+    fn void_replaced(&self, part: Position, path: &FtpPath, scope: &Marks, epoch: Epoch, seen: Option<Stamp>) -> bool {
+        if self.stand_in(self.last(part), path, scope, epoch).is_some_and(|copy| seen >= Some(copy)) {
+            return true;
+        }
+        let over = |r: &&Arc<Record>| Self::effect(r, path).is_some_and(|e| e.over.contains(&part));
+        self.on_path(path, scope).filter(over).any(|r| self.void_replaced(r.position, path, scope, epoch, seen))
     }
 
     /// The stamp, on this path, of the copy that counts in a scope where this one is void.
