@@ -7,7 +7,7 @@ use crate::nodes::Nodes;
 use crate::work::LONGEST_LATENCY;
 use hdrhistogram::Histogram;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -15,6 +15,8 @@ use tokio::time::{Instant, timeout};
 
 /// Bytes of a file.
 const SIZE: u64 = 10_000;
+/// Bytes of a file that is stored beside them.
+const LARGE: u64 = 64 << 20;
 /// Acknowledged writes before a kill.
 const BEFORE: usize = 50;
 /// Writes begun after the gap that end the look at one kill.
@@ -22,21 +24,33 @@ const AFTER: usize = 50;
 /// Longest wait for the next acknowledgement.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Kills so many leaders; hands out the gaps in microseconds.
-pub(crate) async fn run(nodes: &mut Nodes, logins: &[Login], kills: usize) -> Outcome<Histogram<u64>> {
+/// Kills so many leaders, while so many sessions `beside` the writers store large files; hands out the gaps in microseconds,
+/// and how many large files were stored.
+pub(crate) async fn run(
+    nodes: &mut Nodes,
+    logins: &[Login],
+    kills: usize,
+    beside: usize,
+) -> Outcome<(Histogram<u64>, u64)> {
     let mut gaps = Histogram::new_with_max(LONGEST_LATENCY, 3)?;
+    let moved = Arc::new(AtomicU64::new(0));
     for kill in 0..kills {
         let leader = nodes.settled_leader().await?;
-        let gap = one_kill(nodes, logins, leader).await?;
+        let gap = one_kill(nodes, logins, leader, (beside, &moved)).await?;
         println!("kill {:2} of {}: no write for {:.3} s", kill + 1, nodes.all[leader].name, gap.as_secs_f64());
         gaps.record(u64::try_from(gap.as_micros())?)?;
         nodes.restart(leader).await?;
     }
     nodes.settled_leader().await?;
-    Ok(gaps)
+    Ok((gaps, moved.load(Ordering::Relaxed)))
 }
 
-async fn one_kill(nodes: &Nodes, logins: &[Login], leader: usize) -> Outcome<Duration> {
+async fn one_kill(
+    nodes: &Nodes,
+    logins: &[Login],
+    leader: usize,
+    (beside, moved): (usize, &Arc<AtomicU64>),
+) -> Outcome<Duration> {
     let writing = Arc::new(AtomicBool::new(true));
     let (acknowledged, mut acknowledgements) = mpsc::channel(1024);
     let mut writers = JoinSet::new();
@@ -45,6 +59,11 @@ async fn one_kill(nodes: &Nodes, logins: &[Login], leader: usize) -> Outcome<Dur
         writers.spawn(write(session, node, writing.clone(), acknowledged.clone()));
     }
     drop(acknowledged);
+    let living: Vec<&Login> = logins.iter().enumerate().filter(|(n, _)| *n != leader).map(|(_, login)| login).collect();
+    for number in 0..beside {
+        let session = Session::open(living[number % living.len()]).await?;
+        writers.spawn(store_large(session, number, writing.clone(), moved.clone()));
+    }
     let (mut last, mut gap, mut left) = (Instant::now(), Duration::ZERO, BEFORE);
     let mut killed = None;
     while left > 0 {
@@ -71,6 +90,20 @@ async fn one_kill(nodes: &Nodes, logins: &[Login], leader: usize) -> Outcome<Dur
         ended??;
     }
     Ok(gap)
+}
+
+/// Stores large files until told to stop, and counts them.
+async fn store_large(
+    mut session: Session,
+    number: usize,
+    writing: Arc<AtomicBool>,
+    moved: Arc<AtomicU64>,
+) -> Outcome<()> {
+    while writing.load(Ordering::Relaxed) {
+        session.put(&format!("/beside-{number}"), LARGE).await?;
+        moved.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// Stores files until told to stop; tells when each began and was acknowledged. A refusal is an error: clients of a node

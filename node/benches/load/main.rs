@@ -71,6 +71,9 @@ struct Arguments {
     /// Instead of loads: kill so many leaders of the own cluster and measure the gap in writes
     #[arg(long, default_value_t = 0, conflicts_with = "target")]
     kills: usize,
+    /// Sessions that store files of 64 MiB all the while leaders are killed: whether file bytes delay an election
+    #[arg(long, default_value_t = 0, requires = "kills")]
+    beside: usize,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -109,9 +112,12 @@ async fn measure_own(arguments: &Arguments) -> Outcome<()> {
     if arguments.kills > 0 {
         let all: Vec<_> = nodes.all.iter().map(|node| node.ftp).collect();
         let logins = logins(&all, &user, &password, false)?;
-        let gaps = failover::run(&mut nodes, &logins, arguments.kills).await?;
+        let (gaps, moved) = failover::run(&mut nodes, &logins, arguments.kills, arguments.beside).await?;
         let [p50, p99, max] = [gaps.value_at_quantile(0.5), gaps.value_at_quantile(0.99), gaps.max()].map(milliseconds);
         println!("write gap over {} kills: p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms", gaps.len());
+        if arguments.beside > 0 {
+            println!("beside them {} sessions stored {moved} files of 64 MiB", arguments.beside);
+        }
     } else {
         loads(arguments, &addresses, &user, &password).await?;
     }

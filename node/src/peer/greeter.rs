@@ -10,6 +10,7 @@ use crate::cluster::{NodeId, PeerInfo};
 use crate::store::{BootChain, ChainFile, Remembered};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -209,9 +210,15 @@ impl Greeter {
         }
     }
     /// Logs what a peer that was greeted sent and should not have, unless the same was logged not long ago.
-    pub(crate) fn log_garbage(&self, address: SocketAddr, node: NodeId, error: &FrameError) {
+    pub(crate) fn log_garbage(&self, address: SocketAddr, node: NodeId, error: &impl Display) {
         if let Some(left_out) = self.quiet.line(Instant::now(), address.ip(), "garbage", LINES) {
             tracing::warn!(peer = ?node, %address, %error, left_out, "peer's connection closed");
+        }
+    }
+    /// Logs why a request of a peer was not done, unless one of this kind was logged not long ago.
+    pub(crate) fn log_failed(&self, address: SocketAddr, node: NodeId, kind: &'static str, error: &impl Display) {
+        if let Some(left_out) = self.quiet.line(Instant::now(), address.ip(), kind, LINES) {
+            tracing::warn!(peer = ?node, %address, %error, left_out, "a peer's request failed");
         }
     }
 

@@ -113,7 +113,7 @@ async fn connection(raw: Arc<Raw>, tcp: TcpStream, from: SocketAddr, cancel: Can
     // The greeter logs refusals.
     let Ok(greeted) = raw.pool.greeter.accept(tcp, from, Port::Raw).await else { return };
     let peer = greeted.info.node;
-    let mut guest = Guest { raw, greeted, buffer: Vec::new() };
+    let mut guest = Guest { raw, greeted, from, buffer: Vec::new() };
     loop {
         let idle = guest.raw.limits.idle * 2;
         let request = cancel.run_until_cancelled(within(idle, guest.request())).await;
@@ -128,7 +128,7 @@ async fn connection(raw: Arc<Raw>, tcp: TcpStream, from: SocketAddr, cancel: Can
             Err(error) if error.is_broken() => {
                 return tracing::debug!(%peer, %from, %error, "raw port: connection lost");
             }
-            Err(error) => return tracing::warn!(%peer, %from, %error, "raw port: connection closed"),
+            Err(error) => return guest.raw.pool.greeter.log_garbage(from, peer, &error),
         }
     }
 }
@@ -137,6 +137,7 @@ async fn connection(raw: Arc<Raw>, tcp: TcpStream, from: SocketAddr, cancel: Can
 struct Guest {
     raw: Arc<Raw>,
     greeted: Greeted,
+    from: SocketAddr,
     buffer: Vec<u8>,
 }
 
@@ -169,7 +170,7 @@ impl Guest {
         let limit = self.raw.limits.stalled;
         let (bytes, hash) = within(limit, small_body(&mut self.greeted.stream)).await?;
         if Hash::from(blake3::hash(&bytes)) != hash {
-            return self.answer(Answer::Failed(Failure::Damaged)).await;
+            return self.refuse(blob, &RawError::Damaged).await;
         }
         let size = bytes.len() as u64;
         match self.raw.stage_small(blob, bytes).await {
@@ -246,8 +247,10 @@ impl Guest {
     }
     /// Says no; the peer may ask for something else.
     async fn refuse(&mut self, blob: BlobId, error: &RawError) -> Result<(), RawError> {
-        tracing::warn!(%blob, %error, "raw port: request failed");
-        self.answer(Answer::Failed(error.failure())).await
+        let failure = error.failure();
+        let what = format!("{blob}: {error}");
+        self.raw.pool.greeter.log_failed(self.from, self.greeted.info.node, failure.kind(), &what);
+        self.answer(Answer::Failed(failure)).await
     }
 }
 

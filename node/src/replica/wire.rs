@@ -120,6 +120,22 @@ pub(crate) enum Failure {
     Other,
 }
 
+impl Failure {
+    /// For the log, which says each not too often.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::NotHere => "not here",
+            Self::Full => "full",
+            Self::Disk => "disk",
+            Self::Damaged => "damaged",
+            Self::Origin => "origin",
+            Self::Stopping => "stopping",
+            Self::Malformed => "malformed",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// Why bytes did not get to or from a node. What was being stored is not, unless only its confirmation was lost.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RawError {

@@ -4,12 +4,15 @@
 use crate::clients::Running;
 use crate::cluster::{Cluster, START, TREBOL};
 use crate::strangers::{cluster_name, encrypted, peer_ports, said};
+use crate::verify::{Surplus, all_whole};
 use crate::wait::wait_for;
 use crate::{Outcome, Story, ensure};
 use node::cluster::{Epoch, Marks, Message};
 use node::peer::{FRAME_MAX, PROTOCOL, encode};
 use node::pki::Issued;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -19,6 +22,7 @@ use std::process::Command;
 /// The tests of this file.
 pub(crate) const STORIES: &[Story] = &[
     ("bad_peers::garbage_and_forged_epochs_change_nothing", &[], garbage),
+    ("bad_peers::what_breaks_the_rules_of_the_raw_port_stores_nothing", &[], raw_garbage),
     ("bad_peers::a_copied_data_directory_is_refused", &[], copied_directory),
     ("bad_peers::a_clock_a_day_ahead_neither_leads_nor_harms", &[], clock_ahead),
 ];
@@ -69,6 +73,30 @@ impl Impostor {
         let mut hello = self.hello.clone();
         hello[field] = value;
         frame(&hello)
+    }
+
+    /// Says Hello, is welcome, says these bytes, and hears an answer that contains `expected`, or none when that is empty.
+    fn asks(&self, words: &[&[u8]], expected: &str) -> Outcome {
+        let mut wire = encrypted(self.address, Some(&self.files))?;
+        wire.write_all(&frame(&self.hello)?)?;
+        let mut length = [0; 4];
+        wire.read_exact(&mut length)?;
+        let mut welcome = vec![0; u32::from_be_bytes(length).try_into()?];
+        wire.read_exact(&mut welcome)?;
+        // It may be refused before all of it is said.
+        let spoke = words.iter().try_for_each(|part| wire.write_all(part)).and_then(|()| wire.flush());
+        if spoke.is_ok() {
+            wire.conn.send_close_notify();
+            let _ = wire.flush();
+        }
+        let got = said(wire, b"")?;
+        let text = String::from_utf8_lossy(&got).into_owned();
+        ensure(if expected.is_empty() { got.is_empty() } else { text.contains(expected) }, || {
+            format!(
+                "{:?}… was answered {text:?}, not {expected:?}",
+                String::from_utf8_lossy(&words[0][5..40.min(words[0].len())])
+            )
+        })
     }
 
     /// Says Hello, is welcome, and says these bytes; hears nothing but the end, if there is one.
@@ -137,6 +165,67 @@ fn garbage() -> Outcome {
         let counter = epoch(&cluster.status(0)?)?;
         ensure(counter < 100, || format!("the cluster is in epoch {counter}"))
     })
+}
+
+/// A blob's name that nobody has.
+fn nobodys(op: u8) -> Value {
+    json!({ "op": format!("{op:032x}"), "token": { "epoch": [1, 7], "n": 1 } })
+}
+
+/// A body as the raw port wants it: one chunk, its end, and a hash.
+fn body(bytes: &[u8], hash: &[u8; 32]) -> Outcome<Vec<u8>> {
+    let length = u32::try_from(bytes.len())?.to_be_bytes();
+    Ok([&length[..], bytes, &[0; 4], hash].concat())
+}
+
+/// Less and more than announced, other bytes than their hash says, what is not there, and what is no request: each is
+/// refused, told of once, and leaves nothing.
+fn raw_garbage() -> Outcome {
+    Cluster::run(&[], |cluster| {
+        let reply = cluster.session(0)?.put("/before", &vec![7; 400_000])?;
+        ensure(reply.code == 226, || reply.text)?;
+        let mut impostor = Impostor::of(cluster, 4)?;
+        let [_, (_, address)] = peer_ports(&cluster.status(0)?)?;
+        (impostor.address, impostor.hello["port"]) = (address, json!("raw"));
+        let before = blobs_of(cluster, 0)?;
+        let (bytes, right) = (vec![1; 5000], *blake3::hash(&vec![1; 5000]).as_bytes());
+        let small = |op| frame(&json!({ "put_small": { "blob": nobodys(op) } }));
+        let large = |op| frame(&json!({ "put_large": { "blob": nobodys(op) } }));
+        for _ in 0..TRIES {
+            impostor.asks(&[&small(1)?, &body(&bytes, &[9; 32])?], r#"{"failed":"damaged"}"#)?;
+            impostor.asks(&[&large(2)?, &body(&bytes, &[9; 32])?], r#"{"failed":"damaged"}"#)?;
+            // Announced as 5,000 bytes, and cut.
+            impostor.asks(&[&large(3)?, &body(&bytes, &right)?[..3000]], r#""ready""#)?;
+            impostor.asks(&[&small(4)?, &body(&bytes, &right)?[..3000]], "")?;
+            // More than a chunk may be, and more than a small file may be.
+            impostor.asks(&[&small(5)?, &u32::MAX.to_be_bytes()], "")?;
+            let too_much = [vec![0, 2, 0, 0], vec![1; 2 << 16], vec![0, 2, 0, 0], vec![1; 2 << 16]].concat();
+            impostor.asks(&[&small(6)?, &too_much, &too_much, &too_much], "")?;
+            let get = json!({ "get": { "blob": nobodys(7), "offset": 0, "length": 5 } });
+            impostor.asks(&[&frame(&get)?], r#"{"failed":"not_here"}"#)?;
+            impostor.asks(&[&frame(&json!({ "put_nothing": {} }))?], "")?;
+            impostor.asks(&[b"GET / HTTP/1.1\r\n\r\n"], "")?;
+        }
+        each_said_so(cluster, &[("a peer's request failed", 1), ("peer's connection closed", 1)])?;
+        let staged = fs::read_dir(cluster.nodes[0].data.join("staging"))?.count();
+        ensure(staged == 0 && blobs_of(cluster, 0)? == before, || format!("{staged} files staged, or a blob more"))?;
+        serves(cluster, 0)?;
+        cluster.restart(4)?;
+        cluster.settle()?;
+        let kept = all_whole(cluster, Surplus::AfterDeath)?;
+        ensure(kept.len() == 2, || format!("{kept:?}"))
+    })
+}
+
+/// The names of a node's blob files.
+fn blobs_of(cluster: &Cluster, node: usize) -> Outcome<BTreeSet<OsString>> {
+    let mut names = BTreeSet::new();
+    for directory in fs::read_dir(cluster.nodes[node].data.join("blobs"))? {
+        for file in fs::read_dir(directory?.path())? {
+            names.insert(file?.file_name());
+        }
+    }
+    Ok(names)
 }
 
 fn copied_directory() -> Outcome {

@@ -3,7 +3,7 @@
 //!
 //! `cargo test -p node --test processes -- NAME` runs the tests whose names contain NAME. A test whose client is not
 //! installed is ignored with the reason, or fails where `TREBOL_REQUIRE_CLIENTS=1`; one that may not make networks is ignored,
-//! or fails where `TREBOL_REQUIRE_NETWORKS=1`. `TREBOL_LONG=1` makes files large, and `TREBOL_FILES`
+//! or fails where `TREBOL_REQUIRE_NETWORKS=1`, and the same goes for loop devices and `TREBOL_REQUIRE_LOOP=1`. `TREBOL_LONG=1` makes files large, and `TREBOL_FILES`
 //! asks for the test of large indexes.
 
 mod append;
@@ -13,6 +13,7 @@ mod cluster;
 mod control;
 mod cuts;
 mod death;
+mod disks;
 mod edges;
 mod inputs;
 mod kills;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         rot::STORIES,
         leave::STORIES,
         kills::STORIES,
+        disks::STORIES,
         scale::STORIES,
     ];
     let trials = stories.into_iter().flatten().map(trial).collect();
@@ -66,6 +68,8 @@ fn main() -> ExitCode {
 const MOUNT: &str = "mount";
 /// What a test needs that only builds for development have.
 const FAILPOINTS: &str = "failpoints";
+/// What a test needs that no package installs: the right to mount a file system on a loop device.
+const LOOP: &str = "loop";
 /// The same: the right to make networks.
 const NETWORKS: &str = "networks";
 
@@ -73,6 +77,7 @@ fn trial(&(name, needs, run): &Story) -> Trial {
     Trial::ignorable_test(name, move || match needs.iter().find(|need| !available(need)) {
         Some(&MOUNT) => Ok(Completion::ignored_with("no right to mount a small disk")),
         Some(&FAILPOINTS) => Ok(Completion::ignored_with("a release build has no failpoints")),
+        Some(&LOOP) => lacking("no right to mount a file system on a loop device", "TREBOL_REQUIRE_LOOP"),
         Some(&scale::FILES) => Ok(Completion::ignored_with("long: TREBOL_FILES says with how many files")),
         Some(&NETWORKS) => lacking("no right to make network namespaces", "TREBOL_REQUIRE_NETWORKS"),
         Some(client) => lacking(&format!("{client} is not installed"), "TREBOL_REQUIRE_CLIENTS"),
@@ -92,6 +97,7 @@ fn available(need: &str) -> bool {
     match need {
         MOUNT => clients::may_mount(),
         NETWORKS => network::may_divide(),
+        LOOP => disks::may_loop(),
         FAILPOINTS => cfg!(debug_assertions),
         scale::FILES => std::env::var(need).is_ok(),
         client => clients::installed(client),

@@ -1,0 +1,322 @@
+//! Disks of our own under the nodes, ext4 on loop devices: all lose power at once, one is filled to the last byte, one fails
+//! to sync. What was acknowledged is there afterwards, and the node comes back.
+
+use crate::clients::succeed;
+use crate::cluster::{Cluster, alive};
+use crate::verify::{Surplus, all_whole};
+use crate::wait::wait_for;
+use crate::{LOOP, Outcome, Story, ensure};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// The tests of this file.
+pub(crate) const STORIES: &[Story] = &[
+    ("disks::all_lose_power_at_once_and_no_acknowledged_file", &["python3", "mkfs.ext4", LOOP], power_cut),
+    ("disks::one_is_filled_to_the_last_byte", &["mkfs.ext4", LOOP], filled),
+    ("disks::one_that_cannot_sync_ends_its_node_and_nothing_else", &["mkfs.ext4", "e2fsck", LOOP], unsynced),
+];
+
+/// For anything that should take seconds.
+const LONGEST: Duration = Duration::from_secs(120);
+/// Clients that write until the power goes.
+const CLIENTS: usize = 8;
+/// Acknowledged operations before it does.
+const ACKNOWLEDGED: usize = 300;
+/// What a device's node logs when it stops by itself.
+const STOPPED: &str = "stopping at once, nothing unwritten was confirmed";
+/// EXT4_IOC_SHUTDOWN (linux/fs/ext4/ext4.h) with EXT4_GOING_FLAGS_NOLOGFLUSH: from here on nothing reaches the device, as
+/// when power is lost. Here in Python, for this workspace has no unsafe code.
+const GOING_DOWN: &str = "\
+import fcntl, os, struct, sys
+open_now = [os.open(path, os.O_RDONLY) for path in sys.argv[1:]]
+for directory in open_now:
+    fcntl.ioctl(directory, 0x8004587D, struct.pack('I', 2))
+";
+
+fn noise(seed: &str, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A file system of its own in the place of a node's data directory; unmounted when dropped.
+struct Disk {
+    image: PathBuf,
+    mounted: PathBuf,
+}
+
+impl Disk {
+    /// With what the stopped node has.
+    fn under(cluster: &Cluster, node: usize, image: PathBuf, mib: u64) -> Outcome<Self> {
+        let data = cluster.nodes[node].data.clone();
+        File::create(&image)?.set_len(mib << 20)?;
+        succeed(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
+        let aside = data.with_extension("aside");
+        fs::rename(&data, &aside)?;
+        fs::create_dir(&data)?;
+        let disk = Self { image, mounted: data };
+        disk.mount()?;
+        succeed(Command::new("cp").arg("-a").arg(aside.join(".")).arg(&disk.mounted))?;
+        // As it is on the disk that it comes from.
+        succeed(Command::new("sync").arg("-f").arg(&disk.mounted))?;
+        fs::remove_dir_all(&aside)?;
+        Ok(disk)
+    }
+    fn mount(&self) -> Outcome {
+        succeed(Command::new("mount").args(["-o", "loop"]).args([&self.image, &self.mounted])).map(drop)
+    }
+    fn unmount(&self) -> Outcome {
+        succeed(Command::new("umount").arg(&self.mounted)).map(drop)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: the node may still be on its way out.
+        let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
+    }
+}
+
+/// Whether a file system on a loop device may be mounted here.
+pub(crate) fn may_loop() -> bool {
+    let Ok(directory) = tempfile::tempdir() else { return false };
+    let (image, at) = (directory.path().join("image"), directory.path().join("at"));
+    let made = File::create(&image).and_then(|file| file.set_len(8 << 20)).and_then(|()| fs::create_dir(&at));
+    let ran = |command: &mut Command| command.output().is_ok_and(|ran| ran.status.success());
+    made.is_ok()
+        && ran(Command::new("mkfs.ext4").arg("-q").arg(&image))
+        && ran(Command::new("mount").args(["-o", "loop"]).args([&image, &at]))
+        && ran(Command::new("umount").arg(&at))
+}
+
+/// A cluster's disks go with it, and before it: a mount in its directory would stay.
+fn run(environment: &[(&'static str, &str)], test: impl FnOnce(&mut Cluster, &mut Vec<Disk>) -> Outcome) -> Outcome {
+    let mut disks = Vec::new();
+    Cluster::run(environment, |cluster| {
+        let outcome = test(cluster, &mut disks);
+        if outcome.is_err() {
+            let _ = (0..cluster.nodes.len()).try_for_each(|node| cluster.kill(node));
+        }
+        disks.clear();
+        outcome
+    })
+}
+
+/// All five at once, in the middle of the work of eight clients; what they were told is there when power is back.
+fn power_cut() -> Outcome {
+    run(&[], |cluster, disks| {
+        let place = cluster.scratch("disks")?;
+        for node in 0..5 {
+            cluster.terminate(node)?;
+        }
+        for node in 0..5 {
+            disks.push(Disk::under(cluster, node, place.join(format!("{node}")), 512)?);
+        }
+        (0..5).try_for_each(|node| cluster.restart(node))?;
+        cluster.settle()?;
+
+        let (told, done, over) = (Mutex::new(BTreeMap::new()), AtomicUsize::new(0), AtomicBool::new(false));
+        let mounts: Vec<PathBuf> = disks.iter().map(|disk| disk.mounted.clone()).collect();
+        thread::scope(|scope| -> Outcome {
+            for client in 0..CLIENTS {
+                let (cluster, told, done, over) = (&*cluster, &told, &done, &over);
+                // Ends with the first failure: that is the power cut.
+                scope.spawn(move || work(cluster, client, told, done, over));
+            }
+            let busy = wait_for("acknowledged operations", LONGEST, || {
+                let done = done.load(Ordering::Relaxed);
+                ensure(done >= ACKNOWLEDGED, || format!("{done} of {ACKNOWLEDGED}"))
+            });
+            over.store(busy.is_err(), Ordering::Relaxed);
+            busy?;
+            succeed(Command::new("python3").args(["-c", GOING_DOWN]).args(&mounts))?;
+            for node in 0..5 {
+                if alive(cluster.nodes[node].pid) {
+                    rustix::process::kill_process(cluster.nodes[node].pid, rustix::process::Signal::KILL)?;
+                }
+            }
+            Ok(())
+        })?;
+        (0..5).try_for_each(|node| cluster.await_end(node))?;
+        for disk in &*disks {
+            disk.unmount()?;
+            disk.mount()?;
+        }
+        (0..5).try_for_each(|node| cluster.restart(node))?;
+        cluster.settle()?;
+        let told = told.into_inner().map_err(|_| "a client panicked")?;
+        println!("power cut: {} operations acknowledged, {} files", done.into_inner(), told.len());
+        let mut session = cluster.session(0)?;
+        for (path, bytes) in &told {
+            let there: Vec<u8> = session.get(path)?;
+            ensure(there == *bytes, || format!("{path} has {} other bytes of {}", there.len(), bytes.len()))?;
+        }
+        drop(session);
+        // And what was under way when power went: whole or not at all.
+        let kept = all_whole(cluster, Surplus::AfterDeath)?;
+        ensure(kept.len() >= told.len(), || format!("{} files of {}", kept.len(), told.len()))
+    })
+}
+
+/// Small files, large ones and appends, each file written by one client alone, and told of once it is acknowledged. What is
+/// under way when power goes is forgotten here: it may be there or not.
+fn work(
+    cluster: &Cluster,
+    client: usize,
+    told: &Mutex<BTreeMap<String, Vec<u8>>>,
+    done: &AtomicUsize,
+    over: &AtomicBool,
+) -> Outcome {
+    let mut session = cluster.session(client % 5)?;
+    for n in 0..100_000 {
+        if over.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let path = format!("/file-{client}-{n}");
+        let mut bytes = noise(&path, [2_000, 300_000, 40_000][n % 3]);
+        let reply = session.put(&path, &bytes)?;
+        ensure(reply.code == 226, || reply.text)?;
+        told.lock().map_err(|_| "a client panicked")?.insert(path.clone(), bytes.clone());
+        done.fetch_add(1, Ordering::Relaxed);
+        if n % 4 == 0 {
+            // Whether this one took effect is not known until it is acknowledged.
+            told.lock().map_err(|_| "a client panicked")?.remove(&path);
+            let reply = session.give(&format!("APPE {path}"), b"and more")?;
+            ensure(reply.code == 226, || reply.text)?;
+            bytes.extend(b"and more");
+            told.lock().map_err(|_| "a client panicked")?.insert(path, bytes);
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Stores numbered files through a node until `enough`.
+fn store_until(
+    cluster: &Cluster,
+    node: usize,
+    told: &mut BTreeMap<String, Vec<u8>>,
+    length: usize,
+    enough: impl Fn() -> Outcome<bool>,
+) -> Outcome {
+    let mut session = cluster.session(node)?;
+    for _ in 0..400 {
+        if enough()? {
+            return Ok(());
+        }
+        let path = format!("/file-{}", told.len());
+        let bytes = noise(&path, length);
+        let reply = session.put(&path, &bytes)?;
+        ensure(reply.code == 226, || format!("STOR {path}: {}", reply.text))?;
+        told.insert(path, bytes);
+    }
+    Err("stored 400 files, and what was waited for did not come".into())
+}
+
+fn all_there(cluster: &Cluster, told: &BTreeMap<String, Vec<u8>>) -> Outcome {
+    let mut session = cluster.session(0)?;
+    told.iter().try_for_each(|(path, bytes)| ensure(session.get(path)? == *bytes, || format!("{path} has other bytes")))
+}
+
+/// Somebody fills a node's disk of 64 MiB: not a byte is left, not even for its log. The others go on without an error; the
+/// node stops with a sentence, says so again when it is started, and is back once there is room.
+fn filled() -> Outcome {
+    const SMALL: usize = 2;
+    run(&[("TREBOL_CORE_DISK_RESERVE_BYTES", "0")], |cluster, disks| {
+        let mut told = BTreeMap::new();
+        cluster.terminate(SMALL)?;
+        disks.push(Disk::under(cluster, SMALL, cluster.scratch("disks")?.join("small"), 64)?);
+        cluster.restart(SMALL)?;
+        cluster.settle()?;
+        let stored = std::cell::Cell::new(0);
+        store_until(cluster, 0, &mut told, 20_000, || {
+            stored.set(stored.get() + 1);
+            Ok(stored.get() > 20)
+        })?;
+        let ballast = disks[0].mounted.join("lost+found/ballast");
+        fill(&ballast)?;
+        let small = cluster.nodes[SMALL].pid;
+        store_until(cluster, 0, &mut told, 20_000, || Ok(!alive(small)))?;
+        cluster.await_end(SMALL)?;
+        ensure(cluster.log()?.contains(STOPPED), || "the node died without a word".to_owned())?;
+        all_there(cluster, &told)?;
+        println!("filled: the node stopped after {} files", told.len());
+
+        fs::remove_file(&ballast)?;
+        cluster.restart(SMALL)?;
+        cluster.settle()?;
+        all_there(cluster, &told)?;
+        let mut session = cluster.session(SMALL)?;
+        let reply = session.put("/after", b"there is room")?;
+        ensure(reply.code == 226, || reply.text)?;
+        told.insert("/after".to_owned(), b"there is room".to_vec());
+        drop(session);
+        cluster.settle()?;
+        let kept = all_whole(cluster, Surplus::AfterDeath)?;
+        ensure(kept.len() == told.len(), || format!("{} files of {}", kept.len(), told.len()))
+    })
+}
+
+/// Writes until not a byte is left.
+fn fill(path: &Path) -> Outcome {
+    let mut file = File::create(path)?;
+    for size in [1 << 20, 4096, 1] {
+        // A disk is full in steps of its blocks; the metadata of what grows takes some, too.
+        while file.write_all(&vec![0x5a; size]).is_ok() {}
+    }
+    let _ = file.sync_all();
+    Ok(())
+}
+
+/// The device under a node's disk is full though the disk is not, as a thin-provisioned one may be: writes go well until they
+/// are to be synced. The node must not believe a second sync; it stops, and comes back when the device takes writes again.
+fn unsynced() -> Outcome {
+    const THIN: usize = 3;
+    run(&[], |cluster, disks| {
+        let mut told = BTreeMap::new();
+        let pool = cluster.scratch("pool")?;
+        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=40m", "tmpfs"]).arg(&pool))?;
+        let pool = Pool(pool);
+        cluster.terminate(THIN)?;
+        disks.push(Disk::under(cluster, THIN, pool.0.join("thin"), 400)?);
+        cluster.restart(THIN)?;
+        cluster.settle()?;
+        let thin = cluster.nodes[THIN].pid;
+        store_until(cluster, 0, &mut told, 2 << 20, || Ok(!alive(thin)))?;
+        cluster.await_end(THIN)?;
+        ensure(cluster.log()?.contains(STOPPED), || "the node died without a word".to_owned())?;
+        all_there(cluster, &told)?;
+        println!("unsynced: the node stopped after {} files", told.len());
+
+        disks[0].unmount()?;
+        succeed(Command::new("mount").args(["-o", "remount,size=600m"]).arg(&pool.0))?;
+        // What was never synced is gone, as the operator is told: 1 is "errors were corrected".
+        let checked = Command::new("e2fsck").args(["-fy"]).arg(&disks[0].image).output()?;
+        ensure(checked.status.code().is_some_and(|code| code <= 1), || format!("{checked:?}"))?;
+        disks[0].mount()?;
+        cluster.restart(THIN)?;
+        cluster.settle()?;
+        all_there(cluster, &told)?;
+        let kept = all_whole(cluster, Surplus::AfterDeath)?;
+        ensure(kept.len() == told.len(), || format!("{} files of {}", kept.len(), told.len()))?;
+        disks.clear();
+        drop(pool);
+        Ok(())
+    })
+}
+
+/// The device's room; unmounted when dropped.
+struct Pool(PathBuf);
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
