@@ -249,7 +249,11 @@ impl Guest {
     async fn refuse(&mut self, blob: BlobId, error: &RawError) -> Result<(), RawError> {
         let failure = error.failure();
         let what = format!("{blob}: {error}");
-        self.raw.pool.greeter.log_failed(self.from, self.greeted.info.node, failure.kind(), &what);
+        let peer = self.greeted.info.node;
+        match failure.fault() {
+            Some(kind) => self.raw.pool.greeter.log_failed(self.from, peer, kind, &what),
+            None => tracing::warn!(%peer, %what, "a peer's request failed"),
+        }
         self.answer(Answer::Failed(failure)).await
     }
 }

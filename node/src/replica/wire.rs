@@ -121,17 +121,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// For the log, which says each not too often.
-    pub(crate) fn kind(self) -> &'static str {
+    /// Why it is the peer's fault, if it is: the log says such things now and then, and not each time.
+    pub(crate) fn fault(self) -> Option<&'static str> {
         match self {
-            Self::NotHere => "not here",
-            Self::Full => "full",
-            Self::Disk => "disk",
-            Self::Damaged => "damaged",
-            Self::Origin => "origin",
-            Self::Stopping => "stopping",
-            Self::Malformed => "malformed",
-            Self::Other => "other",
+            Self::Damaged => Some("request: damaged"),
+            Self::Malformed => Some("request: malformed"),
+            _ => None,
         }
     }
 }

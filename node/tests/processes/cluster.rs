@@ -43,6 +43,13 @@ pub(crate) struct Node {
     ours: Option<(Child, ChildStdin)>,
 }
 
+impl Node {
+    /// SIGKILL.
+    pub(crate) fn strike(&self) -> Outcome {
+        Ok(kill_process(self.pid, Signal::KILL)?)
+    }
+}
+
 /// A running cluster.
 pub(crate) struct Cluster {
     /// All of it lies below this directory.
@@ -186,7 +193,7 @@ impl Cluster {
 
     /// SIGKILL, and wait until the process is gone.
     pub(crate) fn kill(&mut self, node: usize) -> Outcome {
-        kill_process(self.nodes[node].pid, Signal::KILL)?;
+        self.nodes[node].strike()?;
         self.await_end(node)
     }
 

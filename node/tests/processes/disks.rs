@@ -2,7 +2,7 @@
 //! to sync. What was acknowledged is there afterwards, and the node comes back.
 
 use crate::clients::succeed;
-use crate::cluster::{Cluster, alive};
+use crate::cluster::{Cluster, Node, alive};
 use crate::verify::{Surplus, all_whole};
 use crate::wait::wait_for;
 use crate::{LOOP, Outcome, Story, ensure};
@@ -18,9 +18,9 @@ use std::time::Duration;
 
 /// The tests of this file.
 pub(crate) const STORIES: &[Story] = &[
-    ("disks::all_lose_power_at_once_and_no_acknowledged_file", &["python3", "mkfs.ext4", LOOP], power_cut),
-    ("disks::one_is_filled_to_the_last_byte", &["mkfs.ext4", LOOP], filled),
-    ("disks::one_that_cannot_sync_ends_its_node_and_nothing_else", &["mkfs.ext4", "e2fsck", LOOP], unsynced),
+    ("disks::all_lose_power_at_once_and_no_acknowledged_file", &[LOOP, "python3"], power_cut),
+    ("disks::one_is_filled_to_the_last_byte", &[LOOP], filled),
+    ("disks::one_that_cannot_sync_ends_its_node_and_nothing_else", &[LOOP], unsynced),
 ];
 
 /// For anything that should take seconds.
@@ -73,7 +73,8 @@ impl Disk {
         succeed(Command::new("mount").args(["-o", "loop"]).args([&self.image, &self.mounted])).map(drop)
     }
     fn unmount(&self) -> Outcome {
-        succeed(Command::new("umount").arg(&self.mounted)).map(drop)
+        // A killed process counts as gone while a thread of it still waits for the device.
+        wait_for("the disk to be let go", LONGEST, || succeed(Command::new("umount").arg(&self.mounted)).map(drop))
     }
 }
 
@@ -84,16 +85,19 @@ impl Drop for Disk {
     }
 }
 
-/// Whether a file system on a loop device may be mounted here.
+/// Whether five file systems on loop devices may be mounted here at once.
 pub(crate) fn may_loop() -> bool {
     let Ok(directory) = tempfile::tempdir() else { return false };
-    let (image, at) = (directory.path().join("image"), directory.path().join("at"));
-    let made = File::create(&image).and_then(|file| file.set_len(8 << 20)).and_then(|()| fs::create_dir(&at));
     let ran = |command: &mut Command| command.output().is_ok_and(|ran| ran.status.success());
-    made.is_ok()
-        && ran(Command::new("mkfs.ext4").arg("-q").arg(&image))
-        && ran(Command::new("mount").args(["-o", "loop"]).args([&image, &at]))
-        && ran(Command::new("umount").arg(&at))
+    let mount = |n: usize| {
+        let (image, at) = (directory.path().join(format!("{n}.image")), directory.path().join(format!("{n}")));
+        let made = File::create(&image).and_then(|file| file.set_len(8 << 20)).and_then(|()| fs::create_dir(&at));
+        made.is_ok()
+            && ran(Command::new("mkfs.ext4").arg("-q").arg(&image))
+            && ran(Command::new("mount").args(["-o", "loop"]).args([&image, &at]))
+    };
+    let mounted = (0..5).take_while(|n| mount(*n)).count();
+    (0..mounted).all(|n| ran(Command::new("umount").arg(directory.path().join(format!("{n}"))))) && mounted == 5
 }
 
 /// A cluster's disks go with it, and before it: a mount in its directory would stay.
@@ -102,7 +106,7 @@ fn run(environment: &[(&'static str, &str)], test: impl FnOnce(&mut Cluster, &mu
     Cluster::run(environment, |cluster| {
         let outcome = test(cluster, &mut disks);
         if outcome.is_err() {
-            let _ = (0..cluster.nodes.len()).try_for_each(|node| cluster.kill(node));
+            cluster.nodes.iter().filter(|node| alive(node.pid)).for_each(|node| drop(node.strike()));
         }
         disks.clear();
         outcome
@@ -134,15 +138,12 @@ fn power_cut() -> Outcome {
                 let done = done.load(Ordering::Relaxed);
                 ensure(done >= ACKNOWLEDGED, || format!("{done} of {ACKNOWLEDGED}"))
             });
-            over.store(busy.is_err(), Ordering::Relaxed);
-            busy?;
-            succeed(Command::new("python3").args(["-c", GOING_DOWN]).args(&mounts))?;
-            for node in 0..5 {
-                if alive(cluster.nodes[node].pid) {
-                    rustix::process::kill_process(cluster.nodes[node].pid, rustix::process::Signal::KILL)?;
-                }
-            }
-            Ok(())
+            let cut = busy
+                .and_then(|()| succeed(Command::new("python3").args(["-c", GOING_DOWN]).args(&mounts)))
+                .and_then(|_| cluster.nodes.iter().filter(|node| alive(node.pid)).try_for_each(Node::strike));
+            // Should nothing have been cut, they must end all the same.
+            over.store(true, Ordering::Relaxed);
+            cut
         })?;
         (0..5).try_for_each(|node| cluster.await_end(node))?;
         for disk in &*disks {
@@ -226,7 +227,7 @@ fn all_there(cluster: &Cluster, told: &BTreeMap<String, Vec<u8>>) -> Outcome {
 }
 
 /// Somebody fills a node's disk of 64 MiB: not a byte is left, not even for its log. The others go on without an error; the
-/// node stops with a sentence, says so again when it is started, and is back once there is room.
+/// node stops with a sentence, and is back once there is room.
 fn filled() -> Outcome {
     const SMALL: usize = 2;
     run(&[("TREBOL_CORE_DISK_RESERVE_BYTES", "0")], |cluster, disks| {
