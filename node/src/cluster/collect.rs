@@ -253,7 +253,8 @@ impl Member {
         // Who follows nobody pulls from whoever leads: too far behind to be a member, it catches up first.
         let foreign = |said: &super::Info| match mine {
             Some(mine) => said.promised != mine || leads,
-            None => said.role == RoleName::Lead || self.is_cut_off(now),
+            // And who took over part of an index is fit for nothing before it has the records: nobody else may lead.
+            None => said.role == RoleName::Lead || self.is_cut_off(now) || self.is_borrowing(),
         };
         let ahead: Vec<NodeId> = self
             .peers

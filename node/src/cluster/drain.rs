@@ -28,7 +28,8 @@ impl Member {
     pub(super) fn draining(&self, node: NodeId, now: Micros, storage: &dyn Storage) -> Draining {
         let state = &self.log.state;
         let said = self.peers.said(node).filter(|_| self.peers.linked(node, now));
-        let known = node == self.me.node || said.is_some_and(|i| state.applied.covers(&i.marks));
+        let logged = if node == self.me.node { Some(&state.logged) } else { said.map(|i| &i.marks) };
+        let known = logged.is_some_and(|marks| state.applied.covers(marks));
         let copies = state.copies.get(&node).copied().unwrap_or(0);
         if !state.is_draining(node) {
             Draining::No

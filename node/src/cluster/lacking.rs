@@ -21,8 +21,9 @@ type Zones = (BTreeMap<NodeId, String>, BTreeSet<NodeId>);
 /// How far the leader of one epoch has looked.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    /// In what may be lost or has to leave: again and again.
+    /// In what may be lost or has to leave, and in whose lists: again and again.
     urgent: Option<Cursor>,
+    lists: BTreeSet<Holding>,
     /// These lists were looked through: not again before.
     rests_until: Micros,
     /// In what may be all in one zone; when there was nothing to look for, not again before.
@@ -79,18 +80,22 @@ impl Member {
     /// Looks through what may be lost or has to leave; at how many blobs.
     fn find_urgent(&mut self, cx: Cx<'_>) -> usize {
         let Role::Lead(lead) = &self.role else { return 0 };
-        if cx.mono() < lead.repair.search.rests_until {
-            return 0;
-        }
         let state = &self.log.state;
         let away = |n: &&NodeId| self.absence(cx, **n) > self.config.repair_last_copy;
         let drained = state.drains.keys().filter(|n| state.is_draining(**n));
         let nodes = state.known.iter().filter(away).chain(&state.forgotten).chain(drained);
-        let lists = nodes.map(|n| Holding::Node(*n)).chain([Holding::Short]).collect();
+        let lists: BTreeSet<Holding> = nodes.map(|n| Holding::Node(*n)).chain([Holding::Short]).collect();
+        let search = &lead.repair.search;
+        // Who has just gone may have taken the last copy but one: that comes before the rest of a round, and its rest.
+        let (from, rests) =
+            if lists.is_subset(&search.lists) { (search.urgent, search.rests_until) } else { (None, 0) };
+        if cx.mono() < rests {
+            return 0;
+        }
         let held = |list, after, limit| cx.storage.held(list, after, limit);
-        let (found, next) = walk(&lists, lead.repair.search.urgent, self.config.repair_look, held);
+        let (found, next) = walk(&lists, from, self.config.repair_look, held);
         if let Role::Lead(lead) = &mut self.role {
-            lead.repair.search.urgent = next;
+            (lead.repair.search.urgent, lead.repair.search.lists) = (next, lists);
             if next.is_none() {
                 lead.repair.search.rests_until = cx.mono() + self.config.repair_last_copy;
             }
@@ -110,18 +115,20 @@ impl Member {
             return;
         }
         if begins {
-            let here = |n: &&NodeId| self.absence(cx, **n) <= self.config.repair_last_copy;
-            let zone = |n: &NodeId| Some((*n, self.zone(*n)?.clone()));
-            let zones = self.log.state.known.iter().filter(here).filter_map(zone).collect();
             let room = self.room(cx);
-            let zones = (zones, room.iter().map(|r| r.node).collect());
+            let zones = (self.present_zones(cx), room.iter().map(|r| r.node).collect());
             let Role::Lead(lead) = &mut self.role else { return };
             let search = &mut lead.repair.search;
             (search.zones, search.room) = (zones, room);
-            (search.idle_until, search.lost) = (cx.mono() + self.config.repair_last_copy, false);
-            if search.zones == search.settled {
+            search.idle_until = cx.mono() + self.config.repair_last_copy;
+            // What was lost since the last round is looked for, too.
+            if !std::mem::take(&mut search.lost) && search.zones == search.settled {
                 return;
             }
+        } else if self.follows_another(cx) || self.present_zones(cx) != lead.repair.search.zones.0 {
+            // What is looked at now may not be called crowded, since somebody is awaited.
+            let Role::Lead(lead) = &mut self.role else { return };
+            lead.repair.search.lost = true;
         }
         let Role::Lead(lead) = &mut self.role else { return };
         let search = &mut lead.repair.search;
@@ -140,6 +147,13 @@ impl Member {
         }
     }
 
+    /// The zones of the nodes that are there and may hold copies.
+    fn present_zones(&self, cx: Cx<'_>) -> BTreeMap<NodeId, String> {
+        let here = |n: &&NodeId| self.absence(cx, **n) <= self.config.repair_last_copy;
+        let zone = |n: &NodeId| Some((*n, self.zone(*n)?.clone()));
+        self.log.state.known.iter().filter(here).filter_map(zone).collect()
+    }
+
     /// Looks at what was placed since this was last done: it may be all in one zone, since others were not to be had.
     fn note_placed(&mut self, cx: Cx<'_>) {
         let (placed, lost) = std::mem::take(&mut self.log.placed).take();
@@ -156,9 +170,7 @@ impl Member {
             .collect();
         let Role::Lead(lead) = &mut self.role else { return };
         lead.repair.note(lacking, vec![]);
-        if lost {
-            lead.repair.search.settled = Zones::default();
-        }
+        lead.repair.search.lost |= lost;
     }
 
     /// Notes which versions of a blob need a copy.

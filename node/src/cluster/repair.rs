@@ -51,6 +51,7 @@ struct Made {
 #[derive(Debug)]
 struct Copy {
     target: NodeId,
+    urgency: usize,
     /// When the target was asked last, and was heard last.
     asked: Micros,
     heard: Micros,
@@ -169,7 +170,8 @@ impl Member {
             return busy.is_empty();
         };
         let now = cx.mono();
-        lead.repair.copies.insert(what.clone(), Copy { target, asked: now, heard: now, tries: 0 });
+        let urgency = standing.urgency();
+        lead.repair.copies.insert(what.clone(), Copy { target, urgency, asked: now, heard: now, tries: 0 });
         self.ask_for_copy(cx, &what);
         true
     }
@@ -307,7 +309,7 @@ impl Repair {
                 self.failed.clear();
             }
             self.failed.entry(what.clone()).or_default().insert(copy.target);
-            self.note(vec![(COPIES, what)], vec![]);
+            self.note(vec![(copy.urgency, what)], vec![]);
         }
     }
 }

@@ -70,7 +70,7 @@ impl Member {
     }
 
     /// Whether a linked peer is in another leader's epoch.
-    fn follows_another(&self, cx: Cx<'_>) -> bool {
+    pub(super) fn follows_another(&self, cx: Cx<'_>) -> bool {
         let led = |i: &super::Info| i.leader.is_some_and(|(_, epoch)| epoch != self.log.state.promised);
         self.peers.all_linked(cx.mono()).any(|(.., said)| led(said))
     }
