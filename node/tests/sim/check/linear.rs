@@ -130,8 +130,9 @@ impl Linear {
         }
     }
     fn close(&mut self) {
-        if let Some((epoch, from)) = self.open.take() {
-            self.windows.push((epoch, Window { from, to: self.now }));
+        // A read of this very instant may show what closes the window already.
+        if let Some((epoch, from)) = self.open.take().filter(|(_, from)| *from < self.now) {
+            self.windows.push((epoch, Window { from, to: self.now - 1 }));
         }
     }
 
