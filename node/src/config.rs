@@ -206,7 +206,7 @@ settings! {
         min_copies: u64 = 2,
         /// Files and directories in a directory that is renamed; more are refused, for a rename is one step that all nodes stand still for
         rename_entries: u64 = 10_000,
-        /// A node whose clock is further ahead of its peers' than this neither leads nor takes new files
+        /// A node whose clock is further ahead of its peers' than this does not lead, and takes new files last of its zone
         clock_bound_ms: u64 = 500,
     }
 }

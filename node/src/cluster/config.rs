@@ -47,7 +47,7 @@ pub struct Config {
     pub disk_reserve: u64,
     /// Copies below which a write is refused. 2; 1 only by the operator's word.
     pub min_copies: usize,
-    /// How far ahead of its peers a wall clock may be before its node neither leads nor takes new files. 500 ms.
+    /// How far ahead of its peers a wall clock may be before its node may not lead and takes new files last of its zone. 500 ms.
     pub clock_bound: Micros,
     /// A version with one live copy gets another when the rest have been away for this long. 5 s.
     pub repair_last_copy: Micros,

@@ -30,7 +30,7 @@ pub struct Info {
     /// Its wall clock; 0 from a version that does not say.
     #[serde(default)]
     pub wall: Micros,
-    /// How far its wall clock is ahead of the others, when that bars it from leading and from new files; else 0.
+    /// How far its wall clock is ahead of the others, when that bars it from leading; else 0.
     #[serde(default)]
     pub clock_ahead: Micros,
 }

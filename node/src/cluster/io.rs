@@ -292,7 +292,7 @@ pub struct MemberStatus {
     pub behind: u64,
     /// Its disk.
     pub disk: DiskReport,
-    /// How many microseconds its clock is ahead of the others, when that bars it from leading and from new files; else 0.
+    /// How many microseconds its clock is ahead of the others, when that bars it from leading; else 0.
     #[serde(default)]
     pub clock_ahead: Micros,
     /// Whether it is being drained, and how far that is.

@@ -96,7 +96,7 @@ pub struct Member {
     pub(super) transfer: Option<Transfer>,
     pub(super) presence: Presence,
     pub(super) disk: DiskReport,
-    /// How far our wall clock is ahead of the others', when that bars us from leading and from new files; else 0.
+    /// How far our wall clock is ahead of the others', when that bars us from leading; else 0.
     pub(super) clock_ahead: Micros,
     /// How many records of the promised epoch were logged up to which batch.
     logged_at: VecDeque<(u64, u64)>,

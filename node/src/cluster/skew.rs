@@ -1,5 +1,5 @@
 //! How far a node's wall clock is ahead of its peers', judged from their heartbeats. Stamps of a clock that is ahead win
-//! every conflict, so such a node neither leads nor takes new files; one that is behind is harmless, for a hybrid logical
+//! every conflict, so such a node does not lead, and takes new files last; one that is behind is harmless, for a hybrid logical
 //! clock catches up with all it sees (Kulkarni et al., 2014). Records are merged whatever their stamps. It corrects no clock.
 
 use super::io::Event;

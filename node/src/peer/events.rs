@@ -25,7 +25,7 @@ pub(crate) fn log(event: &Event) {
         Event::ClockAhead { by: 0 } => tracing::info!("this node's clock agrees with its peers' again"),
         Event::ClockAhead { by } => tracing::warn!(
             by_ms = by / MS,
-            "this node's clock is ahead of its peers': set it right; until then it neither leads nor takes new files"
+            "this node's clock is ahead of its peers': set it right; until then it does not lead, and takes new files last"
         ),
         Event::Granted { .. } | Event::Logged { .. } | Event::Committed { .. } => tracing::trace!(?event),
     }

@@ -137,6 +137,16 @@ fn staging(cluster: &Cluster, but: usize, least: u64) -> Vec<usize> {
     (0..cluster.nodes.len()).filter(|node| *node != but).filter(holds).collect()
 }
 
+/// Stores `/file`: the three nodes that hold it, and the others.
+fn stored(cluster: &Cluster, told: &mut Told, bytes: &[u8]) -> Outcome<(Vec<usize>, Vec<usize>)> {
+    told.put(&mut cluster.session(0)?, "/file", bytes.to_vec())?;
+    cluster.settle()?;
+    let has = |node: &usize| blobs(cluster, *node, bytes.len()).is_ok_and(|found| !found.is_empty());
+    let (holders, others): (Vec<usize>, Vec<usize>) = (0..5).partition(has);
+    ensure(holders.len() == 3, || format!("on {holders:?}"))?;
+    Ok((holders, others))
+}
+
 /// One replica, and then two at once, die in the middle of a STOR at a third: it ends with 226, and nothing is lost.
 fn during_upload() -> Outcome {
     Cluster::run(&[], |cluster| {
@@ -171,11 +181,7 @@ fn during_download() -> Outcome {
         let mut told = Told::default();
         // More than any buffer on the way holds.
         let bytes = noise("download", 96 << 20);
-        told.put(&mut cluster.session(0)?, "/file", bytes.clone())?;
-        cluster.settle()?;
-        let has = |node: &usize| blobs(cluster, *node, bytes.len()).is_ok_and(|found| !found.is_empty());
-        let (holders, others): (Vec<usize>, Vec<usize>) = (0..5).partition(has);
-        ensure(holders.len() == 3, || format!("on {holders:?}"))?;
+        let (holders, others) = stored(cluster, &mut told, &bytes)?;
         let mut session = cluster.session(others[0])?;
         let mut data = session.transfer("RETR /file")?;
         let mut got = vec![0; 4 << 20];
@@ -202,11 +208,7 @@ fn during_repair() -> Outcome {
     Cluster::run(&soon, |cluster| {
         let mut told = Told::default();
         let bytes = noise("repair", 200 << 20);
-        told.put(&mut cluster.session(0)?, "/file", bytes.clone())?;
-        cluster.settle()?;
-        let has = |node: &usize| blobs(cluster, *node, bytes.len()).is_ok_and(|found| !found.is_empty());
-        let (holders, _): (Vec<usize>, Vec<usize>) = (0..5).partition(has);
-        ensure(holders.len() == 3, || format!("on {holders:?}"))?;
+        let (holders, _) = stored(cluster, &mut told, &bytes)?;
         cluster.kill(holders[0])?;
         let target = wait_for("a copy to be under way", LONGEST, || {
             let targets = staging(cluster, holders[0], 1 << 20);
