@@ -96,7 +96,7 @@ async fn measure(arguments: &Arguments) -> Outcome<()> {
     let Some(target) = &arguments.target else { return measure_own(arguments).await };
     let address = target.to_socket_addrs()?.next().ok_or("the target has no address")?;
     let (user, password) = (arguments.user.clone().unwrap_or_default(), arguments.password.clone().unwrap_or_default());
-    loads(arguments, &[address], &user, &password).await
+    loads(arguments, &[address], &user, &password, None).await
 }
 
 async fn measure_own(arguments: &Arguments) -> Outcome<()> {
@@ -119,7 +119,7 @@ async fn measure_own(arguments: &Arguments) -> Outcome<()> {
             println!("beside them {} sessions stored {moved} files of 64 MiB", arguments.beside);
         }
     } else {
-        loads(arguments, &addresses, &user, &password).await?;
+        loads(arguments, &addresses, &user, &password, Some(&nodes)).await?;
     }
     print_memory(&nodes, "at the end")?;
     nodes.stop().await
@@ -138,7 +138,14 @@ async fn preload(arguments: &Arguments, logins: &[Login]) -> Outcome<()> {
     Ok(())
 }
 
-async fn loads(arguments: &Arguments, addresses: &[SocketAddr], user: &str, password: &str) -> Outcome<()> {
+/// `nodes` are those whose processor time is told, if they are ours.
+async fn loads(
+    arguments: &Arguments,
+    addresses: &[SocketAddr],
+    user: &str,
+    password: &str,
+    nodes: Option<&Nodes>,
+) -> Outcome<()> {
     for encrypted in [false, true] {
         let name = if encrypted { "tls" } else { "plain" };
         if arguments.only.as_ref().is_some_and(|only| only != name) {
@@ -154,15 +161,26 @@ async fn loads(arguments: &Arguments, addresses: &[SocketAddr], user: &str, pass
             let longest = Duration::from_secs(arguments.longest_s);
             let prefix = format!("{}{kind}{name}-", arguments.prefix);
             let put = Load { put: true, size, sessions, files, longest, prefix };
-            let stored = work::run(&put, &logins).await?;
-            print(&put, name, &stored);
+            let stored = one_load(&put, name, &logins, nodes).await?;
             // What was stored may be fewer than asked for, when time ran out.
-            let get = Load { put: false, files: stored.files, ..put.clone() };
-            print(&get, name, &work::run(&get, &logins).await?);
-            work::clean(&put, stored.files, &logins[0]).await?;
+            let get = Load { put: false, files: stored, ..put.clone() };
+            one_load(&get, name, &logins, nodes).await?;
+            work::clean(&put, stored, &logins[0]).await?;
         }
     }
     Ok(())
+}
+
+/// Runs it and says what came of it; hands out how many files were moved.
+async fn one_load(load: &Load, name: &str, logins: &[Login], nodes: Option<&Nodes>) -> Outcome<u64> {
+    let before = nodes.map(Nodes::processor).transpose()?.unwrap_or_default();
+    let measured = work::run(load, logins).await?;
+    print(load, name, &measured);
+    if let Some(nodes) = nodes {
+        let used = nodes.processor()?.into_iter().zip(before).map(|(after, before)| format!("{:.1}", after - before));
+        println!("        processor time of each node, s: {}", used.collect::<Vec<_>>().join(", "));
+    }
+    Ok(measured.files)
 }
 
 fn logins(addresses: &[SocketAddr], user: &str, password: &str, encrypted: bool) -> Outcome<Vec<Login>> {

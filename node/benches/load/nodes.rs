@@ -94,6 +94,18 @@ impl Nodes {
         self.all.iter().map(of).collect()
     }
 
+    /// Seconds of processor time that each node has used since it started, user and system (proc(5), stat).
+    pub(crate) fn processor(&self) -> Outcome<Vec<f64>> {
+        let of = |node: &Node| {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid.as_raw_nonzero()))?;
+            // The second field is the program's name in parentheses; utime and stime are the 14th and the 15th.
+            let fields = stat.rsplit_once(") ").ok_or("no stat of a process")?.1.split(' ').skip(11).take(2);
+            let ticks: f64 = fields.map(str::parse::<f64>).sum::<Result<_, _>>()?;
+            Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
+        };
+        self.all.iter().map(of).collect()
+    }
+
     /// The index of the leader, once all nodes are up to date under it.
     pub(crate) async fn settled_leader(&self) -> Outcome<usize> {
         let began = Instant::now();

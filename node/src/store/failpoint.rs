@@ -1,9 +1,12 @@
 //! Points at which a test has the process killed: `TREBOL_FAILPOINT=NAME`, or `NAME:N` for the N-th time that one is come
 //! to. By SIGKILL, so that nothing is tidied up. Only in builds for development; in a release build none of it exists.
 
-/// Steps of what is done on the disk, in the order of a node's life.
+/// Steps of what is done on the disk, in the order of a node's life. A release build has none.
+#[cfg(not(debug_assertions))]
+pub const FAILPOINTS: &[&str] = &[];
+/// Steps of what is done on the disk, in the order of a node's life. A release build has none.
 #[cfg(debug_assertions)]
-pub const FAILPOINTS: [&str; 13] = [
+pub const FAILPOINTS: &[&str] = &[
     // A start.
     "identity-written",
     "identity-replaced",

@@ -32,7 +32,6 @@ pub use chains::{ChainFile, Remembered};
 pub use condemned::Integrity;
 pub use conflicts::Conflicted;
 pub use error::{OpenError, StoreError};
-#[cfg(debug_assertions)]
 pub use failpoint::FAILPOINTS;
 pub use identity::BootChain;
 pub use row::Row;

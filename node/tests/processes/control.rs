@@ -237,8 +237,8 @@ impl Control {
             return Ok(reply);
         }
         let mut data = if self.protected { data.encrypt(&self.trust)? } else { data };
-        data.write_all(bytes)?;
-        data.close()?;
+        // A server that refuses the rest stops reading, and its reply says why.
+        let _ = data.write_all(bytes).map_err(Into::into).and_then(|()| data.close());
         self.reply()
     }
 

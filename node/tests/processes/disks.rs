@@ -1,5 +1,5 @@
-//! Disks of our own under the nodes, ext4 on loop devices: all lose power at once, one is filled to the last byte, one fails
-//! to sync. What was acknowledged is there afterwards, and the node comes back.
+//! Disks of our own under the nodes, ext4 on loop devices: all lose power at once, one fails to sync. What was acknowledged is
+//! there afterwards, and the node comes back. `full.rs` and `stalls.rs` use them too.
 
 use crate::clients::succeed;
 use crate::cluster::{Cluster, Node, alive};
@@ -8,8 +8,7 @@ use crate::wait::wait_for;
 use crate::{LOOP, Outcome, Story, ensure};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,18 +18,17 @@ use std::time::Duration;
 /// The tests of this file.
 pub(crate) const STORIES: &[Story] = &[
     ("disks::all_lose_power_at_once_and_no_acknowledged_file", &[LOOP, "python3"], power_cut),
-    ("disks::one_is_filled_to_the_last_byte", &[LOOP], filled),
     ("disks::one_that_cannot_sync_ends_its_node_and_nothing_else", &[LOOP], unsynced),
 ];
 
 /// For anything that should take seconds.
-const LONGEST: Duration = Duration::from_secs(120);
+pub(crate) const LONGEST: Duration = Duration::from_secs(120);
 /// Clients that write until the power goes.
 const CLIENTS: usize = 8;
 /// Acknowledged operations before it does.
 const ACKNOWLEDGED: usize = 300;
 /// What a device's node logs when it stops by itself.
-const STOPPED: &str = "stopping at once, nothing unwritten was confirmed";
+pub(crate) const STOPPED: &str = "stopping at once, nothing unwritten was confirmed";
 /// EXT4_IOC_SHUTDOWN (linux/fs/ext4/ext4.h) with EXT4_GOING_FLAGS_NOLOGFLUSH: from here on nothing reaches the device, as
 /// when power is lost. Here in Python, for this workspace has no unsafe code.
 const GOING_DOWN: &str = "\
@@ -40,21 +38,22 @@ for directory in open_now:
     fcntl.ioctl(directory, 0x8004587D, struct.pack('I', 2))
 ";
 
-fn noise(seed: &str, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: &str, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
 /// A file system of its own in the place of a node's data directory; unmounted when dropped.
-struct Disk {
+pub(crate) struct Disk {
     image: PathBuf,
-    mounted: PathBuf,
+    /// Where it is mounted.
+    pub(crate) mounted: PathBuf,
 }
 
 impl Disk {
     /// With what the stopped node has.
-    fn under(cluster: &Cluster, node: usize, image: PathBuf, mib: u64) -> Outcome<Self> {
+    pub(crate) fn under(cluster: &Cluster, node: usize, image: PathBuf, mib: u64) -> Outcome<Self> {
         let data = cluster.nodes[node].data.clone();
         File::create(&image)?.set_len(mib << 20)?;
         succeed(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image))?;
@@ -101,7 +100,7 @@ pub(crate) fn may_loop() -> bool {
 }
 
 /// A cluster's disks go with it, and before it: a mount in its directory would stay.
-fn run(environment: &[(&'static str, &str)], test: impl FnOnce(&mut Cluster, &mut Vec<Disk>) -> Outcome) -> Outcome {
+pub(crate) fn run(environment: &[(&'static str, &str)], test: impl FnOnce(&mut Cluster, &mut Vec<Disk>) -> Outcome) -> Outcome {
     let mut disks = Vec::new();
     Cluster::run(environment, |cluster| {
         let outcome = test(cluster, &mut disks);
@@ -200,7 +199,7 @@ fn work(
 }
 
 /// Stores numbered files through a node until `enough`.
-fn store_until(
+pub(crate) fn store_until(
     cluster: &Cluster,
     node: usize,
     told: &mut BTreeMap<String, Vec<u8>>,
@@ -221,59 +220,10 @@ fn store_until(
     Err("stored 400 files, and what was waited for did not come".into())
 }
 
-fn all_there(cluster: &Cluster, told: &BTreeMap<String, Vec<u8>>) -> Outcome {
+/// Every file that was told of, through node 0.
+pub(crate) fn all_there(cluster: &Cluster, told: &BTreeMap<String, Vec<u8>>) -> Outcome {
     let mut session = cluster.session(0)?;
     told.iter().try_for_each(|(path, bytes)| ensure(session.get(path)? == *bytes, || format!("{path} has other bytes")))
-}
-
-/// Somebody fills a node's disk of 64 MiB: not a byte is left, not even for its log. The others go on without an error; the
-/// node stops with a sentence, and is back once there is room.
-fn filled() -> Outcome {
-    const SMALL: usize = 2;
-    run(&[("TREBOL_CORE_DISK_RESERVE_BYTES", "0")], |cluster, disks| {
-        let mut told = BTreeMap::new();
-        cluster.terminate(SMALL)?;
-        disks.push(Disk::under(cluster, SMALL, cluster.scratch("disks")?.join("small"), 64)?);
-        cluster.restart(SMALL)?;
-        cluster.settle()?;
-        let stored = std::cell::Cell::new(0);
-        store_until(cluster, 0, &mut told, 20_000, || {
-            stored.set(stored.get() + 1);
-            Ok(stored.get() > 20)
-        })?;
-        let ballast = disks[0].mounted.join("lost+found/ballast");
-        fill(&ballast)?;
-        let small = cluster.nodes[SMALL].pid;
-        store_until(cluster, 0, &mut told, 20_000, || Ok(!alive(small)))?;
-        cluster.await_end(SMALL)?;
-        ensure(cluster.log()?.contains(STOPPED), || "the node died without a word".to_owned())?;
-        all_there(cluster, &told)?;
-        println!("filled: the node stopped after {} files", told.len());
-
-        fs::remove_file(&ballast)?;
-        cluster.restart(SMALL)?;
-        cluster.settle()?;
-        all_there(cluster, &told)?;
-        let mut session = cluster.session(SMALL)?;
-        let reply = session.put("/after", b"there is room")?;
-        ensure(reply.code == 226, || reply.text)?;
-        told.insert("/after".to_owned(), b"there is room".to_vec());
-        drop(session);
-        cluster.settle()?;
-        let kept = all_whole(cluster, Surplus::AfterDeath)?;
-        ensure(kept.len() == told.len(), || format!("{} files of {}", kept.len(), told.len()))
-    })
-}
-
-/// Writes until not a byte is left.
-fn fill(path: &Path) -> Outcome {
-    let mut file = File::create(path)?;
-    for size in [1 << 20, 4096, 1] {
-        // A disk is full in steps of its blocks; the metadata of what grows takes some, too.
-        while file.write_all(&vec![0x5a; size]).is_ok() {}
-    }
-    let _ = file.sync_all();
-    Ok(())
 }
 
 /// The device under a node's disk is full though the disk is not, as a thin-provisioned one may be: writes go well until they

@@ -15,6 +15,7 @@ mod cuts;
 mod death;
 mod disks;
 mod edges;
+mod full;
 mod inputs;
 mod kills;
 mod leave;
@@ -24,6 +25,7 @@ mod network;
 mod partition;
 mod rot;
 mod scale;
+mod stalls;
 mod strangers;
 mod tree;
 mod verify;
@@ -58,6 +60,8 @@ fn main() -> ExitCode {
         leave::STORIES,
         kills::STORIES,
         disks::STORIES,
+        full::STORIES,
+        stalls::STORIES,
         scale::STORIES,
     ];
     let trials = stories.into_iter().flatten().map(trial).collect();
@@ -98,7 +102,7 @@ fn available(need: &str) -> bool {
         MOUNT => clients::may_mount(),
         NETWORKS => network::may_divide(),
         LOOP => disks::may_loop(),
-        FAILPOINTS => cfg!(debug_assertions),
+        FAILPOINTS => !node::store::FAILPOINTS.is_empty(),
         scale::FILES => std::env::var(need).is_ok(),
         client => clients::installed(client),
     }
