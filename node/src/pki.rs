@@ -98,9 +98,29 @@ impl Authority {
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         self.issue("ftp", names, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
+    /// The certificate for FTP clients that reach nodes under `names`, DNS names and addresses: `<stem>.pem`, `<stem>.key`,
+    /// and in `<stem>.names` what it was issued for. Other names than those are another certificate.
+    pub fn ftp(&self, stem: &str, names: &[String]) -> Result<Issued, PkiError> {
+        let (list, text) = (self.dir.join(format!("{stem}.names")), names.join("\n"));
+        let files = self.files(stem);
+        if !fs::read_to_string(&list).is_ok_and(|kept| kept == text) {
+            // Without its certificate a key is replaced together with it.
+            match fs::remove_file(&files.certificate) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(PkiError::Io { path: files.certificate, error });
+                }
+                _ => {}
+            }
+        }
+        let issued = self.issue(stem, names.to_vec(), vec![ExtendedKeyUsagePurpose::ServerAuth])?;
+        write(&list, &text, 0o644)?;
+        Ok(issued)
+    }
+    fn files(&self, stem: &str) -> Issued {
+        Issued { certificate: self.dir.join(format!("{stem}.pem")), key: self.dir.join(format!("{stem}.key")) }
+    }
     fn issue(&self, stem: &str, names: Vec<String>, usages: Vec<ExtendedKeyUsagePurpose>) -> Result<Issued, PkiError> {
-        let files =
-            Issued { certificate: self.dir.join(format!("{stem}.pem")), key: self.dir.join(format!("{stem}.key")) };
+        let files = self.files(stem);
         let wrong = |error| PkiError::Certificate { path: files.certificate.clone(), error };
         if !files.exist() {
             let key = KeyPair::generate().map_err(wrong)?;
@@ -190,6 +210,23 @@ mod tests {
         let connect = async { one.connect(tokio::net::TcpStream::connect(address).await.unwrap()).await };
         let (accepted, connected) = tokio::join!(accept, connect);
         assert!(accepted.unwrap().key.is_some() && connected.unwrap().key.is_some());
+    }
+
+    #[test]
+    fn certificates_for_clients_follow_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path(), "demo").unwrap();
+        let issue = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let issued = authority.ftp("h1-ftp", &names).unwrap();
+            (fs::read(issued.certificate).unwrap(), fs::read(issued.key).unwrap())
+        };
+        let first = issue(&["localhost", "192.0.2.1"]);
+        crate::ftp::FtpTls::new(&first.0, &first.1).unwrap();
+        assert_eq!(issue(&["localhost", "192.0.2.1"]), first);
+        let second = issue(&["localhost", "192.0.2.2"]);
+        assert_ne!(second.0, first.0);
+        crate::ftp::FtpTls::new(&second.0, &second.1).unwrap();
     }
 
     #[test]
