@@ -1,0 +1,99 @@
+//! What there is on the engines, as far as planning needs to know. Filled by [`crate::look`]; tests make it by hand.
+
+use crate::name::{Name, NodeName};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything of one cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The engines that the cluster file names.
+    pub hosts: BTreeMap<Name, HostSeen>,
+    /// The swarm, as its manager tells.
+    pub swarm: Option<SwarmSeen>,
+    /// Whether the cluster's network is there.
+    pub network: bool,
+    /// Names of the cluster's secrets.
+    pub secrets: BTreeSet<String>,
+    /// Which authority its nodes trust.
+    pub authority: Option<String>,
+    /// The services of its nodes.
+    pub nodes: BTreeMap<NodeName, NodeSeen>,
+}
+
+/// One engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSeen {
+    /// The engine's own id: two hosts are two engines.
+    pub engine: String,
+    /// Its part in a swarm.
+    pub membership: Membership,
+    /// Whether the swarm's label for this host is on it.
+    pub labelled: bool,
+    /// The images that are asked about and there.
+    pub images: BTreeSet<String>,
+    /// The cluster's volumes on it.
+    pub volumes: BTreeSet<String>,
+}
+
+/// An engine's part in a swarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    /// In none.
+    Outside,
+    /// It answers questions about the swarm; with its id there.
+    Manager(String),
+    /// It only runs tasks.
+    Worker(String),
+    /// Something that a person has to look at, in the engine's words.
+    Unusable(String),
+}
+
+/// The swarm of the cluster's manager.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwarmSeen {
+    /// The machines that are in it, and whether the manager hears them.
+    pub machines: BTreeMap<String, bool>,
+    /// Whether this crate initialised it for this cluster.
+    pub ours: bool,
+    /// Whether lost heartbeats of a machine count only after minutes.
+    pub patient: bool,
+    /// Services that are not this cluster's.
+    pub foreign_services: usize,
+}
+
+/// The service of one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// What it was made from.
+    pub fingerprint: String,
+    /// Its image.
+    pub image: String,
+    /// Tasks it shall have.
+    pub replicas: i64,
+    /// What its newest task does.
+    pub task: TaskSeen,
+    /// Whether the cluster is moving its copies away.
+    pub draining: bool,
+}
+
+/// The newest task of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskSeen {
+    /// In the engine's word: `running` means healthy.
+    pub state: String,
+    /// Why it does not run, in the engine's words.
+    pub error: Option<String>,
+    /// Its container.
+    pub container: Option<String>,
+    /// What its service was made from when it was started.
+    pub fingerprint: String,
+    /// Started by this many forced updates.
+    pub force: u64,
+}
+
+impl TaskSeen {
+    /// Running, which on a swarm means that its health check has succeeded.
+    pub fn is_healthy(&self) -> bool {
+        self.state == "running"
+    }
+}

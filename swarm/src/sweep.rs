@@ -1,0 +1,143 @@
+//! Leftovers of test runs that died: everything they made carries [`RUN`], which names the process. Whatever belongs to a
+//! process that is no more is removed; everything else is left alone.
+
+use crate::engine::{Engine, unless_missing};
+use crate::work::until;
+use anyhow::Result;
+use bollard::query_parameters::{
+    LeaveSwarmOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
+    ListSecretsOptionsBuilder, ListServicesOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptions, RemoveVolumeOptions,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+/// The label of what a test run makes; its value is [`this_run`].
+pub const RUN: &str = "trebol.run";
+/// For containers of removed services to end.
+const END: Duration = Duration::from_secs(60);
+
+/// This process: its number, and when it started, for numbers come again.
+pub fn this_run() -> String {
+    let pid = std::process::id();
+    format!("{pid}-{}", started(pid).unwrap_or_default())
+}
+
+/// The labels of this run, for a [`crate::Cluster`], an image, a machine.
+pub fn labels() -> BTreeMap<String, String> {
+    BTreeMap::from([(RUN.to_owned(), this_run())])
+}
+
+/// Whether the process of a run still lives.
+pub fn is_alive(run: &str) -> bool {
+    let Some((pid, start)) = run.split_once('-') else { return false };
+    pid.parse().ok().and_then(started).is_some_and(|started| started == start)
+}
+
+/// When a process started, in ticks since the machine did (proc(5), stat, field 22).
+fn started(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name that may hold anything, in parentheses.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// Removes what dead runs left on an engine; how many things.
+pub async fn sweep(engine: &Engine) -> Result<usize> {
+    let mut swept = sweep_swarm(engine).await?;
+    let docker = &engine.docker;
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&of_runs()).build();
+    let containers = docker.list_containers(Some(options)).await;
+    for container in containers.map_err(|error| engine.failed("list containers", &error))? {
+        if let (true, Some(id)) = (is_dead(container.labels.as_ref()), container.id) {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            let removed = unless_missing(docker.remove_container(&id, Some(options)).await);
+            removed.map_err(|error| engine.failed("remove a container", &error))?;
+            swept += 1;
+        }
+    }
+    let networks = docker.list_networks(Some(ListNetworksOptionsBuilder::default().filters(&of_runs()).build())).await;
+    for network in networks.map_err(|error| engine.failed("list networks", &error))? {
+        if let (true, Some(id)) = (is_dead(network.labels.as_ref()), network.id) {
+            swept += eventually(async || docker.remove_network(&id).await).await?;
+        }
+    }
+    let volumes = docker.list_volumes(Some(ListVolumesOptionsBuilder::default().filters(&of_runs()).build())).await;
+    for volume in volumes.map_err(|error| engine.failed("list volumes", &error))?.volumes.unwrap_or_default() {
+        if is_dead(Some(&volume.labels)) {
+            swept += eventually(async || docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await).await?;
+        }
+    }
+    let images = docker.list_images(Some(ListImagesOptionsBuilder::default().filters(&of_runs()).build())).await;
+    for image in images.map_err(|error| engine.failed("list images", &error))? {
+        // One that something else uses stays.
+        if is_dead(Some(&image.labels))
+            && docker.remove_image(&image.id, None::<RemoveImageOptions>, None).await.is_ok()
+        {
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Services, secrets, labels of machines, and the swarm itself, if a dead run began it and nobody else uses it.
+async fn sweep_swarm(engine: &Engine) -> Result<usize> {
+    let docker = &engine.docker;
+    // Not a manager: then a dead run can have left nothing of that kind here.
+    let Ok(swarm) = docker.inspect_swarm().await else { return Ok(0) };
+    let mut swept = 0;
+    let services = docker.list_services(Some(ListServicesOptionsBuilder::default().filters(&of_runs()).build())).await;
+    for service in services.map_err(|error| engine.failed("list services", &error))? {
+        if let (true, Some(id)) = (is_dead(service.spec.as_ref().and_then(|spec| spec.labels.as_ref())), service.id) {
+            let removed = unless_missing(docker.delete_service(&id).await);
+            removed.map_err(|error| engine.failed("remove a service", &error))?;
+            swept += 1;
+        }
+    }
+    let secrets = docker.list_secrets(Some(ListSecretsOptionsBuilder::default().filters(&of_runs()).build())).await;
+    for secret in secrets.map_err(|error| engine.failed("list secrets", &error))? {
+        if let (true, Some(id)) = (is_dead(secret.spec.as_ref().and_then(|spec| spec.labels.as_ref())), secret.id) {
+            swept += eventually(async || docker.delete_secret(&id).await).await?;
+        }
+    }
+    let left = docker.list_services(None::<bollard::query_parameters::ListServicesOptions>).await;
+    let used = !left.map_err(|error| engine.failed("list services", &error))?.is_empty();
+    let labels = swarm.spec.and_then(|spec| spec.labels);
+    if is_dead(labels.as_ref()) && !used {
+        let options = LeaveSwarmOptionsBuilder::default().force(true).build();
+        docker.leave_swarm(Some(options)).await.map_err(|error| engine.failed("leave the swarm", &error))?;
+        return Ok(swept + 1);
+    }
+    Ok(swept)
+}
+
+/// Once what uses it is gone.
+async fn eventually(remove: impl AsyncFn() -> std::result::Result<(), bollard::errors::Error>) -> Result<usize> {
+    let removed = until(END, async || Ok(unless_missing(remove().await).ok())).await?;
+    Ok(usize::from(removed.is_some()))
+}
+
+fn of_runs() -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![RUN.to_owned()])])
+}
+
+fn is_dead(labels: Option<&HashMap<String, String>>) -> bool {
+    labels.and_then(|labels| labels.get(RUN)).is_some_and(|run| !is_alive(run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name;
+
+    #[test]
+    fn runs_live_as_long_as_their_process() {
+        assert!(is_alive(&this_run()));
+        let pid = std::process::id();
+        for dead in ["", "17", &format!("{pid}-1"), "999999999-5"] {
+            assert!(!is_alive(dead), "{dead}");
+        }
+        let labels = |run: String| HashMap::from([(RUN.to_owned(), run)]);
+        assert!(is_dead(Some(&labels("999999999-5".to_owned()))) && !is_dead(Some(&labels(this_run()))));
+        assert!(!is_dead(Some(&HashMap::from([(name::CLUSTER.to_owned(), "x".to_owned())]))) && !is_dead(None));
+    }
+}
