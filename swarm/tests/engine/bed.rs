@@ -1,0 +1,238 @@
+//! What every test needs: the image, a directory for state, free ports, the command itself, and FTP clients; and that
+//! nothing is left when a test is over, however it ends.
+
+use crate::{Outcome, ensure};
+use anyhow::{Context, Result};
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use swarm::engine::Engine;
+use swarm::{Cluster, Host, Progress, Source, sweep};
+use tokio::runtime::Runtime;
+
+/// Ports of a test: so many from its first one on.
+const PORTS: u16 = 200;
+
+/// What is shared.
+pub(crate) struct Bed {
+    pub(crate) runtime: Runtime,
+    pub(crate) engine: Engine,
+    /// Of the nodes, built from this workspace with the profile for development.
+    pub(crate) image: String,
+    dir: tempfile::TempDir,
+    next: AtomicU16,
+}
+
+/// What a command came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A cluster that is taken down at the end, whatever happens before.
+pub(crate) struct Brought<'a> {
+    bed: &'a Bed,
+    pub(crate) arguments: Vec<String>,
+}
+
+/// How clients log in.
+pub(crate) struct Access {
+    pub(crate) nodes: Vec<(String, String)>,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) ca: PathBuf,
+}
+
+fn local_host() -> Host {
+    Host::local("h1".parse().expect("a name"), 1)
+}
+
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")
+}
+
+/// Whether there is an engine, and the clients; else the reason.
+pub(crate) fn engine() -> Result<(), String> {
+    for client in ["curl", "lftp"] {
+        let found = Command::new(client).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        found.map_err(|_| format!("{client} is not installed"))?;
+    }
+    let runtime = runtime().map_err(|error| error.to_string())?;
+    runtime.block_on(Engine::connect(&local_host())).map(drop).map_err(|error| format!("{error:#}"))
+}
+
+impl Bed {
+    /// Removes what dead runs left, and builds the image.
+    pub(crate) fn make() -> Result<Self> {
+        let runtime = runtime()?;
+        let (engine, image) = runtime.block_on(async {
+            let engine = Engine::connect(&local_host()).await?;
+            sweep::sweep(&engine).await.context("what dead runs left cannot be removed")?;
+            let source = Source { profile: "dev".to_owned(), ..Source::release()? };
+            let image = swarm::image::from_source(&source, &engine, &sweep::labels(), &Progress::silent()).await?;
+            anyhow::Ok((engine, image))
+        })?;
+        let dir = tempfile::tempdir()?;
+        Ok(Self { runtime, engine, image, dir, next: AtomicU16::new(22_000) })
+    }
+    /// Removes the image. What cannot be removed now is swept by the next run.
+    pub(crate) fn clear(&self) {
+        let _ = self.runtime.block_on(swarm::image::remove(&self.engine, &self.image));
+    }
+    /// A directory of this run.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+    /// The first of some ports that nobody listens on now.
+    pub(crate) fn ports(&self) -> u16 {
+        loop {
+            let first = self.next.fetch_add(PORTS, Ordering::Relaxed);
+            assert!(first < 32_000, "no free ports");
+            if (first..first + 64).all(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()) {
+                return first;
+            }
+        }
+    }
+    /// A name for a cluster of this process.
+    pub(crate) fn name(&self, what: &str) -> String {
+        format!("{what}-{}", std::process::id())
+    }
+    /// `swarm` with the arguments.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_swarm"));
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+    /// Runs `swarm` to its end.
+    pub(crate) fn swarm(&self, arguments: &[&str]) -> Outcome<Ran> {
+        let output = self.command(arguments).output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        Ok(Ran { code, stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    }
+    /// A cluster's file, and the guard that takes the cluster down. `extra` begins with keys, before any table.
+    pub(crate) fn cluster(&self, what: &str, extra: &str, hosts: &[Host]) -> Outcome<Brought<'_>> {
+        let first = self.ports();
+        let mut cluster = Cluster::parse(&format!("name = \"{}\"\n{extra}", self.name(what)), "the test's cluster")
+            .map_err(|error| format!("{error:#}"))?;
+        (cluster.ftp_port, cluster.passive_port, cluster.passive_per_node) = (first, first + 10, 4);
+        cluster.labels = sweep::labels();
+        if !hosts.is_empty() {
+            cluster.hosts = hosts.to_vec();
+        }
+        let file = self.dir().join(format!("{what}.toml"));
+        std::fs::write(&file, toml::to_string(&cluster)?)?;
+        let text = |path: &Path| path.display().to_string();
+        let arguments = ["--state".to_owned(), text(self.dir()), "--file".to_owned(), text(&file)].to_vec();
+        Ok(Brought { bed: self, arguments })
+    }
+    /// What an engine still has of this run, and whether it is in a swarm.
+    pub(crate) fn left(&self, engine: &Engine) -> Outcome<Vec<String>> {
+        let docker = &engine.docker;
+        let filter = || HashMap::from([("label".to_owned(), vec![format!("{}={}", sweep::RUN, sweep::this_run())])]);
+        self.runtime.block_on(async {
+            let mut left = Vec::new();
+            let options = ListContainersOptionsBuilder::default().all(true).filters(&filter()).build();
+            for container in docker.list_containers(Some(options)).await? {
+                let machine =
+                    container.labels.as_ref().is_some_and(|labels| !labels.contains_key(swarm::name::CLUSTER));
+                if !machine {
+                    left.push(format!("container {:?}", container.names));
+                }
+            }
+            let options = ListVolumesOptionsBuilder::default().filters(&filter()).build();
+            let volumes = docker.list_volumes(Some(options)).await?.volumes.unwrap_or_default();
+            left.extend(volumes.into_iter().map(|volume| format!("volume {}", volume.name)));
+            let options = ListNetworksOptionsBuilder::default().filters(&filter()).build();
+            let networks = docker.list_networks(Some(options)).await?;
+            left.extend(networks.into_iter().map(|network| format!("network {:?}", network.name)));
+            if docker.inspect_swarm().await.is_ok() {
+                left.push("a swarm".to_owned());
+            }
+            Ok(left)
+        })
+    }
+}
+
+impl Brought<'_> {
+    /// `swarm COMMAND … --state … --file …`, which must succeed; what it printed.
+    pub(crate) fn run(&self, command: &[&str]) -> Outcome<String> {
+        let ran = self.try_run(command)?;
+        ensure(ran.code == 0, || {
+            format!("swarm {} exits with {}: {}{}", command.join(" "), ran.code, ran.stderr, ran.stdout)
+        })?;
+        Ok(ran.stdout)
+    }
+    /// The same, however it ends.
+    pub(crate) fn try_run(&self, command: &[&str]) -> Outcome<Ran> {
+        self.bed.swarm(&self.all(command))
+    }
+    /// The arguments of a command about this cluster.
+    pub(crate) fn all<'a>(&'a self, command: &[&'a str]) -> Vec<&'a str> {
+        command.iter().copied().chain(self.arguments.iter().map(String::as_str)).collect()
+    }
+    /// `up`, with the image that was built; how many changes, and how to log in.
+    pub(crate) fn up(&self) -> Outcome<(u64, Access)> {
+        let json = self.run(&["up", "--json", "--image", &self.bed.image])?;
+        let value: Value = serde_json::from_str(&json)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let nodes = value["nodes"].as_array().cloned().unwrap_or_default();
+        let access = Access {
+            nodes: nodes.iter().map(|node| (text(&node["node"]), text(&node["ftp"]))).collect(),
+            user: text(&value["users"][0]["user"]),
+            password: text(&value["users"][0]["password"]),
+            ca: text(&value["ca"]).into(),
+        };
+        Ok((value["changes"].as_u64().unwrap_or(u64::MAX), access))
+    }
+    /// `status --json`, which must find nothing wrong.
+    pub(crate) fn well(&self) -> Outcome<Value> {
+        Ok(serde_json::from_str(&self.run(&["status", "--json"])?)?)
+    }
+}
+
+impl Drop for Brought<'_> {
+    fn drop(&mut self) {
+        // The image is shared, and `down --volumes` would take it away: a test that wants to see that says so itself.
+        if let Ok(ran) = self.bed.swarm(&self.all(&["down", "--volumes", "--keep-images"]))
+            && ran.code != 0
+        {
+            eprintln!("down: {}", ran.stderr);
+        }
+    }
+}
+
+impl Access {
+    /// Stores a file through a node with curl.
+    pub(crate) fn curl_put(&self, node: usize, file: &Path, name: &str) -> Outcome {
+        let url = format!("ftp://{}/{name}", self.nodes[node].1);
+        self.curl(&["-T".to_owned(), file.display().to_string(), url]).map(drop)
+    }
+    /// Fetches a file through a node with curl.
+    pub(crate) fn curl_get(&self, node: usize, name: &str) -> Outcome<Vec<u8>> {
+        self.curl(&[format!("ftp://{}/{name}", self.nodes[node].1)])
+    }
+    fn curl(&self, arguments: &[String]) -> Outcome<Vec<u8>> {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--ssl-reqd", "--max-time", "60", "--cacert"]).arg(&self.ca);
+        let output = curl.arg("--user").arg(format!("{}:{}", self.user, self.password)).args(arguments).output()?;
+        ensure(output.status.success(), || format!("curl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)))?;
+        Ok(output.stdout)
+    }
+    /// Runs lftp's commands on a node.
+    pub(crate) fn lftp(&self, node: usize, commands: &str) -> Outcome {
+        let set = "set ftp:ssl-force true; set ftp:ssl-protect-data true; set net:max-retries 2; set net:timeout 20; \
+                   set cmd:fail-exit true; set ssl:ca-file";
+        let script = format!("{set} {}; {commands}; bye", self.ca.display());
+        let mut lftp = Command::new("lftp");
+        lftp.args(["-u", &format!("{},{}", self.user, self.password), "-e", &script]);
+        let output = lftp.arg(format!("ftp://{}", self.nodes[node].1)).stdin(Stdio::null()).output()?;
+        ensure(output.status.success(), || format!("lftp {commands}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
