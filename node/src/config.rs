@@ -6,7 +6,7 @@ mod checks;
 mod layers;
 mod text;
 
-pub use checks::Unfit;
+pub use checks::{PeerFiles, Unfit};
 pub use layers::{ConfigError, Given, load};
 pub use text::{PortRange, Text};
 
@@ -156,6 +156,11 @@ settings! {
         key: Option<PathBuf> = None,
         /// No TLS between nodes: whoever reaches the ports reads and changes every file
         insecure_peers: bool = false,
+    }
+    /// What this node shows of itself.
+    admin: AdminSettings {
+        /// Where monitoring reads health, status and metrics by HTTP, such as 127.0.0.1:2125; closed unless set, for whoever reaches it needs no password
+        listen: Option<SocketAddr> = None,
     }
     /// The copies on this node's disk.
     replica: ReplicaSettings {

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod ftp;
+pub mod meter;
 pub mod path;
 pub mod peer;
 pub mod pki;

@@ -1,15 +1,16 @@
-//! One node's life: listeners first, so that a port in use shows at once; then the data directory, which may take as long
-//! as its holder lives; then store, peers, replicas, clients and the control socket; and all of it back again. Every part
-//! owns its tasks; nothing here knows the protocol.
+//! One node's life: listeners first, so that a port in use shows at once, and the admin port with them; then the data
+//! directory, which may take as long as its holder lives; then store, peers, replicas, clients and the control socket; and
+//! all of it back again. Every part owns its tasks; nothing here knows the protocol.
 
 mod bind;
 mod material;
 
-use crate::admin::{self, Admin, ENDPOINTS, Endpoints};
+use crate::admin::{self, Admin, ENDPOINTS, Endpoints, Panel};
 use crate::clock::Clock;
 use crate::cluster::{NodeId, PeerInfo, Rank};
 use crate::config::Settings;
 use crate::ftp;
+use crate::meter::Meter;
 use crate::peer::{self, DnsNames, Greeter, Identity, PeerConfig, StaticSeeds};
 use crate::replica::{self, Replicas};
 use crate::store::{ChainFile, OpenError, Store};
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -77,11 +79,19 @@ pub enum ServeError {
 /// Runs a node until it is told to stop. The settings were checked.
 pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
     let material = Material::load(&settings)?;
-    let listeners = Listeners::bind(&settings).await?;
+    let mut listeners = Listeners::bind(&settings).await?;
     let endpoints = listeners.endpoints()?;
-    let (peer, raw) = bind::advertised(&settings, &endpoints).await?;
+    let meter = Meter::default();
+    let (panel, mut shown) = (Panel::new(meter.clone(), stop.drain.clone()), JoinSet::new());
+    if let Some(listener) = listeners.admin.take() {
+        admin::show(listener, panel.clone(), &mut shown);
+        tracing::info!(admin = ?endpoints.admin, "monitoring is open to whoever reaches this address");
+    }
+    let door = Door { listener: &listeners.ftp, meter: &meter, stop: &stop };
+    let advertised = door.turning_away(bind::advertised(&settings, &endpoints)).await;
+    let Some((peer, raw)) = advertised.transpose()? else { return Ok(()) };
     let (persisted, on_disk) = mpsc::channel(PERSISTED);
-    let Some(store) = open_when_free(&settings.node.data, persisted, &stop).await? else { return Ok(()) };
+    let Some(store) = open_when_free(&settings.node.data, persisted, &door).await? else { return Ok(()) };
     write_endpoints(&settings.node.data, &endpoints)?;
 
     let info = peer_info(&settings, store.node(), (peer, raw), &endpoints);
@@ -93,27 +103,27 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
         discovery: (StaticSeeds::new(settings.peer.seeds.clone()), DnsNames::new(&settings.peer.discover)),
         core: settings.core.to_config(),
         clock: Clock::new(settings.node.clock_offset_ms),
+        meter: meter.clone(),
     };
     let (handle, mut peers) = peer::start(config, store.clone(), on_disk);
-    let replicas = Replicas::new(handle.clone(), store.clone(), greeter, limits(&settings));
+    let replicas = Replicas::new(handle.clone(), store.clone(), greeter, limits(&settings), meter.clone());
     let raw = replica::serve(listeners.raw, &replicas, peers.orders());
-    let clients = ftp::serve(material.ftp, listeners.ftp, handle.clone(), replicas, store.clone());
+    let clients = ftp::serve(material.ftp, listeners.ftp, handle.clone(), replicas, store.clone(), meter);
     let (mut asked, no_more) = (JoinSet::new(), CancellationToken::new());
     let admin = Admin { handle, store: store.clone(), name: info.name.clone(), endpoints };
+    panel.open(admin.clone());
     admin::serve(&settings.node.data, admin, no_more.clone(), &mut asked)
         .map_err(|error| ServeError::Write { path: settings.node.data.join(admin::SOCKET), error })?;
     tracing::info!(name = info.name, node = %info.node, ftp = %endpoints.ftp, %peer, "up");
 
     stop.drain.cancelled().await;
     // Clients first: their transfers need all the rest.
-    let drain = clients.stop(Duration::from_secs(settings.node.drain_s));
-    if stop.now.run_until_cancelled(drain).await.is_none() {
-        tracing::warn!("transfers were cut");
-    }
+    clients.stop(Duration::from_secs(settings.node.drain_s), &stop.now).await;
     no_more.cancel();
     asked.shutdown().await;
     raw.stop(WIND_UP).await;
     peers.stop(WIND_UP).await;
+    panel.close();
     close(store).await;
     tracing::info!("stopped");
     Ok(())
@@ -159,19 +169,41 @@ async fn close(store: Arc<Store>) {
     }
 }
 
+/// Where clients connect while there is no node yet to serve them.
+struct Door<'a> {
+    listener: &'a TcpListener,
+    meter: &'a Meter,
+    stop: &'a Stop,
+}
+
+impl Door<'_> {
+    /// Awaits `work`; where that takes longer than a moment, clients are told to go elsewhere instead of waiting with it.
+    /// `None` when told to stop.
+    async fn turning_away<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.stop.drain.cancelled() => {
+                ftp::refuse_waiting(self.listener, self.meter).await;
+                None
+            }
+            done = work => Some(done),
+            never = ftp::turn_away(self.listener, self.meter) => match never {},
+        }
+    }
+}
+
 /// Opens the data directory, and waits for it while another process has it: a new container may start while the old one
 /// on the same volume still drains. `None` when told to stop meanwhile.
 async fn open_when_free(
     dir: &Path,
     persisted: mpsc::Sender<u64>,
-    stop: &Stop,
+    door: &Door<'_>,
 ) -> Result<Option<Arc<Store>>, ServeError> {
     let mut retry = tokio::time::interval(HELD_RETRY);
     let mut said = false;
     loop {
-        tokio::select! {
-            () = stop.drain.cancelled() => return Ok(None),
-            _ = retry.tick() => {}
+        if door.turning_away(retry.tick()).await.is_none() {
+            return Ok(None);
         }
         let (dir, persisted) = (dir.to_owned(), persisted.clone());
         let opened = tokio::task::spawn_blocking(move || Store::open(&dir, persisted)).await;
@@ -191,13 +223,16 @@ async fn open_when_free(
 /// Where the node listens, for scripts: whole or not at all.
 fn write_endpoints(dir: &Path, endpoints: &Endpoints) -> Result<(), ServeError> {
     let (path, draft) = (dir.join(ENDPOINTS), dir.join("endpoints.json.new"));
-    let json = serde_json::json!({
+    let mut json = serde_json::json!({
         "version": admin::VERSION,
         "pid": std::process::id(),
         "ftp": endpoints.ftp,
         "peer": endpoints.peer,
         "raw": endpoints.raw,
     });
+    if let Some(admin) = endpoints.admin {
+        json["admin"] = serde_json::json!(admin);
+    }
     let written = std::fs::write(&draft, format!("{json}\n")).and_then(|()| std::fs::rename(&draft, &path));
     written.map_err(|error| ServeError::Write { path, error })
 }
@@ -207,4 +242,57 @@ fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "node".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    /// For the kernel and this process to do their part on a busy machine.
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn not_told() -> Stop {
+        Stop { drain: CancellationToken::new(), now: CancellationToken::new() }
+    }
+
+    /// All that a client is told.
+    async fn told(mut client: TcpStream) -> String {
+        let mut text = String::new();
+        timeout(LONG, client.read_to_string(&mut text)).await.expect("the connection ends").unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn clients_are_turned_away_while_a_node_waits_and_when_it_is_told_to_stop() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, meter, stop) = (listener.local_addr().unwrap(), Meter::default(), not_told());
+        let door = Door { listener: &listener, meter: &meter, stop: &stop };
+        let clients = async {
+            let first = told(TcpStream::connect(address).await.unwrap()).await;
+            assert!(first.starts_with("421 ") && first.contains("starting"), "{first}");
+            stop.drain.cancel();
+        };
+        let (waited, ()) = tokio::join!(door.turning_away(pending::<()>()), clients);
+        assert_eq!(waited, None);
+        let late = TcpStream::connect(address).await.unwrap();
+        assert_eq!(door.turning_away(pending::<()>()).await, None);
+        let late = told(late).await;
+        assert!(late.starts_with("421 ") && late.contains("shutting down"), "{late}");
+        assert!(meter.shows("trebol_sessions_refused_total{reason=\"starting\"} 1"));
+        assert!(meter.shows("trebol_sessions_refused_total{reason=\"stopping\"} 1"));
+    }
+
+    #[tokio::test]
+    async fn what_takes_no_time_turns_nobody_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (meter, stop) = (Meter::default(), not_told());
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let door = Door { listener: &listener, meter: &meter, stop: &stop };
+        assert_eq!(door.turning_away(ready(7)).await, Some(7));
+        assert!(timeout(LONG, listener.accept()).await.is_ok(), "the client waits for the node");
+    }
 }

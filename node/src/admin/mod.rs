@@ -1,11 +1,16 @@
-//! What the command line asks a running node, over the Unix socket `control.sock` in its data directory (mode 0600: who
-//! may read the directory may ask). One JSON object a line, one answer a question. Never reachable from the network.
+//! What a running node says of itself. To the command line, over the Unix socket `control.sock` in its data directory (mode
+//! 0600: who may read the directory may ask, and order what an operator may): one JSON object a line, one answer a question,
+//! never reachable from the network. To monitoring, by HTTP and read-only (`http`), closed unless a setting opens it.
 
 mod client;
+mod http;
+mod metrics;
+mod ready;
 mod server;
 mod socket;
 
 pub use client::{AskError, ask, drain, forget};
+pub use http::{Panel, show};
 pub use server::{Admin, serve};
 
 use crate::cluster::{NodeId, Status};
@@ -92,6 +97,9 @@ pub struct NodeStatus {
     /// What reading the copies on this node's disk again has come to.
     #[serde(default)]
     pub scrub: Integrity,
+    /// Records in its log.
+    #[serde(default)]
+    pub log_records: u64,
     /// The cluster.
     #[serde(flatten)]
     pub cluster: Status,
@@ -106,4 +114,7 @@ pub struct Endpoints {
     pub peer: SocketAddr,
     /// Peers: file bytes.
     pub raw: SocketAddr,
+    /// Monitoring, where that is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
 }

@@ -3,7 +3,7 @@
 
 use super::{Answer, Endpoints, ID_DIGITS, LINE_MAX, NodeStatus, Question, Request, Response, SOCKET, VERSION, socket};
 use crate::cluster::{Change, Drain, Liveness, MemberStatus, NodeId, Status};
-use crate::peer::ClusterHandle;
+use crate::peer::{ClusterHandle, Stopped};
 use crate::store::Store;
 use std::io;
 use std::path::Path;
@@ -76,7 +76,10 @@ async fn answer_one(stream: UnixStream, admin: &Admin) -> io::Result<()> {
         Ok(request) if request.version > VERSION => {
             Answer::Error(format!("this node speaks version {VERSION}: use its own trebol to ask it"))
         }
-        Ok(Request { request: Question::Status, .. }) => admin.status().await,
+        Ok(Request { request: Question::Status, .. }) => match admin.status().await {
+            Ok(status) => Answer::Status(Box::new(status)),
+            Err(stopped) => Answer::Error(stopped.to_string()),
+        },
         Ok(Request { request: Question::Forget { node }, .. }) => {
             admin.order(&node, Liveness::Down, |node| Change::Forget { node }, Answer::Forgotten).await
         }
@@ -93,18 +96,18 @@ async fn answer_one(stream: UnixStream, admin: &Admin) -> io::Result<()> {
 }
 
 impl Admin {
-    async fn status(&self) -> Answer {
-        match self.handle.status().await {
-            Ok(cluster) => Answer::Status(Box::new(NodeStatus {
-                name: self.name.clone(),
-                pid: std::process::id(),
-                endpoints: self.endpoints,
-                conflicts: self.store.loser_count(),
-                scrub: self.store.integrity(),
-                cluster,
-            })),
-            Err(stopped) => Answer::Error(stopped.to_string()),
-        }
+    /// The node and the cluster as it sees it.
+    pub(super) async fn status(&self) -> Result<NodeStatus, Stopped> {
+        let cluster = self.handle.status().await?;
+        Ok(NodeStatus {
+            name: self.name.clone(),
+            pid: std::process::id(),
+            endpoints: self.endpoints,
+            conflicts: self.store.loser_count(),
+            scrub: self.store.integrity(),
+            log_records: self.store.log_records(),
+            cluster,
+        })
     }
 
     /// Has the cluster log something about one node. Of two with one name it is the one that is in the state `meant`.

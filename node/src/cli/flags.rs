@@ -19,6 +19,7 @@ impl Args for SettingFlags {
                 "node" => "Node",
                 "ftp" => "Clients",
                 "peer" => "Other nodes",
+                "admin" => "Monitoring",
                 "replica" => "Copies on this disk",
                 _ => "Cluster protocol",
             };

@@ -99,7 +99,7 @@ fn put(table: &mut toml::Table, setting: &Setting, name: &str, text: &str) -> Re
 /// setting is a typo.
 fn by_variable(name: &str) -> Result<Option<&'static Setting>, ConfigError> {
     let found = SETTINGS.iter().find(|setting| setting.variable() == name);
-    let sections = ["TREBOL_FTP_", "TREBOL_PEER_", "TREBOL_REPLICA_", "TREBOL_CORE_"];
+    let sections = ["TREBOL_FTP_", "TREBOL_PEER_", "TREBOL_ADMIN_", "TREBOL_REPLICA_", "TREBOL_CORE_"];
     if found.is_none() && sections.iter().any(|section| name.starts_with(section)) {
         let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
         let hint = nearest(name, known.iter().map(String::as_str)).map_or(String::new(), did_you_mean);

@@ -73,8 +73,11 @@ impl Control {
         self.connection.send(reply).await
     }
 
-    /// The next command, at the latest at `deadline`.
+    /// The next command, at the latest at `deadline`; none from `stop` on, even where some wait.
     pub(crate) async fn next(&mut self, deadline: Instant, stop: &CancellationToken) -> Result<Parsed, Gone> {
+        if stop.is_cancelled() {
+            return Err(Gone::Stopping);
+        }
         if let Some(parsed) = self.waiting.pop_front() {
             return Ok(parsed);
         }

@@ -6,13 +6,17 @@ use super::connection::Connection;
 use super::files::{Cluster, Files};
 use super::session::{Session, Shared};
 use crate::clock::Clock;
+use crate::meter::{Meter, Refused};
 use crate::peer::ClusterHandle;
 use crate::replica::Replicas;
 use crate::store::Store;
 use socket2::SockRef;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::ready;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,12 +27,15 @@ use tracing::Instrument as _;
 
 /// Pause after an accept that failed, usually for want of file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
+/// For sessions that were cut to say so to their clients.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The running front. Dropped, all sessions end at once.
 #[derive(Debug)]
 pub struct FtpTasks {
     tasks: JoinSet<()>,
     stop: CancellationToken,
+    cut: CancellationToken,
 }
 
 /// Serves clients on a bound listener. To be called within a tokio runtime.
@@ -38,29 +45,63 @@ pub fn serve(
     handle: ClusterHandle,
     replicas: Replicas,
     store: Arc<Store>,
+    meter: Meter,
 ) -> FtpTasks {
     let patience = config.patience;
-    serve_files(config, listener, Arc::new(Cluster { handle, replicas, store, patience }))
+    serve_files(config, listener, Arc::new(Cluster { handle, replicas, store, patience }), meter)
 }
 
 /// The same, over any files.
-pub(crate) fn serve_files(config: FtpConfig, listener: TcpListener, files: Arc<dyn Files>) -> FtpTasks {
-    let stop = CancellationToken::new();
+pub(crate) fn serve_files(config: FtpConfig, listener: TcpListener, files: Arc<dyn Files>, meter: Meter) -> FtpTasks {
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let attempts = Attempts::new(config.max_failed_logins, config.ban_time, config.failed_login_delay);
-    let shared = Shared { config, files, attempts, clock: Clock::new(0), stop: stop.clone() };
+    let clock = Clock::new(0);
+    let shared = Shared { config, files, attempts, clock, stop: stop.clone(), cut: cut.clone(), meter };
     let mut tasks = JoinSet::new();
     tasks.spawn(accept(listener, Arc::new(shared)));
-    FtpTasks { tasks, stop }
+    FtpTasks { tasks, stop, cut }
+}
+
+/// Answers 421 to whoever has connected and was not accepted yet: they would see a reset when the port is closed.
+pub async fn refuse_waiting(listener: &TcpListener, meter: &Meter) {
+    loop {
+        tokio::select! {
+            biased;
+            Ok((stream, _)) = listener.accept() => refuse(stream, Refused::Stopping, meter),
+            () = ready(()) => return,
+        }
+    }
+}
+
+/// Answers 421 to whoever connects, for as long as this is awaited: clients had better go to another node than wait for what
+/// this one waits for.
+pub async fn turn_away(listener: &TcpListener, meter: &Meter) -> Infallible {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => refuse(stream, Refused::Starting, meter),
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                sleep(BREATH).await;
+            }
+        }
+    }
 }
 
 impl FtpTasks {
-    /// Stops accepting, ends sessions that are idle, lets running transfers end until `deadline` has passed, then drops
-    /// them: their uploads are cut, and nothing of them shows.
-    pub async fn stop(mut self, deadline: Duration) {
+    /// Turns new clients away, ends sessions that are idle, and lets running transfers end until `drain` has passed or `now`
+    /// is cancelled. Then it cuts them: their clients are told 421, and nothing of their uploads shows.
+    pub async fn stop(mut self, drain: Duration, now: &CancellationToken) {
         self.stop.cancel();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if timeout(deadline, all).await.is_err() {
-            tracing::warn!("transfers did not end in time and were cut");
+        let mut ended = pin!(async { while self.tasks.join_next().await.is_some() {} });
+        tokio::select! {
+            () = &mut ended => return,
+            () = sleep(drain) => {}
+            () = now.cancelled() => {}
+        }
+        tracing::warn!("transfers that had not ended were cut");
+        self.cut.cancel();
+        if timeout(FAREWELL, ended).await.is_err() {
+            tracing::debug!("some clients did not take their farewell");
         }
     }
 }
@@ -76,8 +117,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut sessions = JoinSet::new();
     let mut number = 0u64;
     loop {
+        let stopping = shared.stop.is_cancelled();
+        if stopping && sessions.is_empty() {
+            break;
+        }
         let accepted = tokio::select! {
-            () = shared.stop.cancelled() => break,
+            () = shared.stop.cancelled(), if !stopping => continue,
             // Ended sessions are reaped as they end.
             Some(ended) = sessions.join_next() => {
                 if let Err(error) = ended {
@@ -90,16 +135,19 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         match accepted {
             Ok((stream, from)) => {
                 let peer = from.ip().to_canonical();
-                let Some(slot) = admit(&shared, &slots, peer, &stream) else {
-                    refuse(stream);
-                    continue;
+                let slot = match admit(&shared, &slots, peer, &stream) {
+                    Ok(slot) => slot,
+                    Err(why) => {
+                        refuse(stream, why, &shared.meter);
+                        continue;
+                    }
                 };
                 number += 1;
                 let span = tracing::info_span!("session", number, %peer);
-                let shared = shared.clone();
+                let (shared, open) = (shared.clone(), shared.meter.session());
                 sessions.spawn(
                     async move {
-                        let _slot = slot;
+                        let _held = (slot, open);
                         match session(shared, stream, peer) {
                             Ok(session) => session.run().await,
                             Err(error) => tracing::debug!(%error, "the connection was gone at once"),
@@ -114,8 +162,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             }
         }
     }
-    drop(listener);
-    while sessions.join_next().await.is_some() {}
+    refuse_waiting(&listener, &shared.meter).await;
 }
 
 fn session(shared: Arc<Shared>, stream: TcpStream, peer: IpAddr) -> io::Result<Session> {
@@ -128,22 +175,31 @@ fn session(shared: Arc<Shared>, stream: TcpStream, peer: IpAddr) -> io::Result<S
     Ok(Session::new(shared, connection, local, peer))
 }
 
-fn admit(shared: &Shared, slots: &Arc<Slots>, peer: IpAddr, stream: &TcpStream) -> Option<Slot> {
+fn admit(shared: &Shared, slots: &Arc<Slots>, peer: IpAddr, stream: &TcpStream) -> Result<Slot, Refused> {
+    if shared.stop.is_cancelled() {
+        return Err(Refused::Stopping);
+    }
     if shared.attempts.is_banned(Instant::now(), peer) {
         tracing::debug!(%peer, "banned");
-        return None;
+        return Err(Refused::Banned);
     }
     let slot = slots.take(peer, shared.config.max_sessions, shared.config.max_sessions_per_address);
-    if slot.is_none() {
+    slot.ok_or_else(|| {
         tracing::warn!(%peer, socket = ?stream.local_addr().ok(), "too many sessions");
-    }
-    slot
+        Refused::Limit
+    })
 }
 
 /// One try to say why, which never waits: the buffer of a fresh connection is empty.
-fn refuse(stream: TcpStream) {
+fn refuse(stream: TcpStream, why: Refused, meter: &Meter) {
+    meter.refused(why);
+    let text: &[u8] = match why {
+        Refused::Limit | Refused::Banned => b"421 Too many sessions or failed logins, try again later.\r\n",
+        Refused::Starting => b"421 The node is starting, try again later or on another one.\r\n",
+        Refused::Stopping => b"421 The node is shutting down, connect to another one.\r\n",
+    };
     if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write(b"421 Too many sessions or failed logins, try again later.\r\n");
+        let _ = stream.write(text);
     }
 }
 

@@ -25,6 +25,8 @@ mod reply;
 mod session;
 #[cfg(test)]
 mod session_tests;
+#[cfg(test)]
+mod stop_tests;
 mod stream;
 #[cfg(test)]
 mod testing;
@@ -38,6 +40,6 @@ mod users;
 mod verb;
 
 pub use config::FtpConfig;
-pub use listener::{FtpTasks, serve};
+pub use listener::{FtpTasks, refuse_waiting, serve, turn_away};
 pub use tls::{FtpTls, FtpTlsError};
 pub use users::{Users, UsersError};

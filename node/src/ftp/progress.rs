@@ -1,5 +1,6 @@
 //! How far a transfer is: written by the transfer, read by STAT and ABOR on the control connection beside it.
 
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -11,12 +12,19 @@ pub(crate) struct Progress(Arc<Counts>);
 struct Counts {
     bytes: AtomicU64,
     ending: AtomicBool,
+    /// Of all transfers of its direction.
+    total: Counter,
 }
 
 impl Progress {
+    /// One whose bytes count in `total` as they move.
+    pub(crate) fn counted(total: Counter) -> Self {
+        Self(Arc::new(Counts { total, ..Counts::default() }))
+    }
     /// More bytes moved.
     pub(crate) fn add(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.total.inc_by(bytes as u64);
     }
     /// Bytes moved over the data connection so far.
     pub(crate) fn bytes(&self) -> u64 {

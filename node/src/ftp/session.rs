@@ -15,6 +15,7 @@ use super::users::Account;
 use super::verb::{self, file::RenameFrom};
 use crate::clock::Clock;
 use crate::cluster::{Change, Outcome, Refusal};
+use crate::meter::Meter;
 use crate::path::{FtpPath, PathError};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,6 +34,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// The node stops: sessions end when they are idle.
     pub(crate) stop: CancellationToken,
+    /// It waits for them no longer: they end now, and their transfers are cut.
+    pub(crate) cut: CancellationToken,
+    /// For metrics.
+    pub(crate) meter: Meter,
 }
 
 /// Who a client is.
@@ -104,9 +109,11 @@ impl Session {
 
     /// Serves the client to its end.
     pub(crate) async fn run(mut self) {
-        let gone = match self.serve().await {
-            Ok(()) => Gone::Closed,
-            Err(gone) => gone,
+        let cut = self.shared.cut.clone();
+        let gone = match cut.run_until_cancelled(self.serve()).await {
+            Some(Ok(())) => Gone::Closed,
+            Some(Err(gone)) => gone,
+            None => Gone::Stopping,
         };
         let farewell = match gone {
             Gone::TimedOut => Some("Timeout, closing the control connection."),
@@ -125,12 +132,16 @@ impl Session {
         self.control.say(&Reply::new(220, "Trebol ready.")).await?;
         let login_timeout = self.shared.config.login_timeout;
         let mut login_by = Instant::now() + login_timeout;
+        let mut spoke = false;
         loop {
             let idle = Instant::now() + self.shared.config.idle_timeout;
             let was_in = matches!(self.login, Login::In(_));
             let deadline = if was_in { idle } else { idle.min(login_by) };
             let stop = self.shared.stop.clone();
             let command = self.control.next(deadline, &stop).await?;
+            if !std::mem::replace(&mut spoke, true) {
+                self.shared.meter.spoke();
+            }
             if command == Ok(Command::Quit) {
                 self.control.say(&Reply::new(221, "Goodbye.")).await?;
                 return Ok(());

@@ -328,21 +328,3 @@ async fn a_session_ends_with_the_cluster_beneath_it() {
     client.expect("SIZE f", 421).await;
     client.replies(&[0]).await;
 }
-
-#[tokio::test]
-async fn a_stop_ends_idle_sessions_and_lets_transfers_finish() {
-    let front = Front::start(plain).await;
-    let mut idle = front.login("ana", false).await;
-    let mut busy = front.login("ana", false).await;
-    let mut data = busy.data().await;
-    busy.expect("STOR f", 150).await;
-    let (memory, tasks) = (front.memory.clone(), front.tasks);
-    let finish = async {
-        idle.replies(&[421, 0]).await;
-        tokio::io::AsyncWriteExt::write_all(&mut data, b"late").await.unwrap();
-        drop(data);
-        busy.replies(&[226, 421, 0]).await;
-    };
-    tokio::join!(tasks.stop(LONG), finish);
-    assert_eq!(memory.file("/f").as_deref(), Some(&b"late"[..]));
-}

@@ -10,6 +10,7 @@ use super::users::Users;
 use crate::cluster::{
     BlobId, Change, Epoch, Extent, File, Hash, Head, Hlc, Location, OpId, Outcome, Position, Refusal, Stamp, Version,
 };
+use crate::meter::Meter;
 use crate::path::FtpPath;
 use crate::peer::{ReadRefused, Stopped};
 use crate::replica::{Download, ReadError, Restored, Source as _, UploadError, Uploaded};
@@ -260,8 +261,9 @@ async fn all(source: &mut Receiver) -> Result<Vec<u8>, UploadError> {
 pub(crate) struct Front {
     pub(crate) address: SocketAddr,
     pub(crate) memory: Arc<Memory>,
+    pub(crate) meter: Meter,
     pub(crate) tasks: FtpTasks,
-    connector: TlsConnector,
+    pub(crate) connector: TlsConnector,
 }
 
 /// An Argon2id hash that costs next to nothing.
@@ -300,13 +302,14 @@ impl Front {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tasks = serve_files(config, listener, Arc::new(Tree(memory.clone())));
-        Self { address, memory, tasks, connector: TlsConnector::from(Arc::new(client)) }
+        let meter = Meter::default();
+        let tasks = serve_files(config, listener, Arc::new(Tree(memory.clone())), meter.clone());
+        Self { address, memory, meter, tasks, connector: TlsConnector::from(Arc::new(client)) }
     }
     /// A client that has said nothing.
     pub(crate) async fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let mut client = Client { stream: Box::new(stream), buffer: vec![], connector: self.connector.clone() };
+        let mut client = Client::over(stream, &self.connector);
         assert_eq!(client.reply().await.0, 220);
         client
     }

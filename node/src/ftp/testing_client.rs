@@ -18,6 +18,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// One to which nothing was said yet.
+    pub(crate) fn over(stream: TcpStream, connector: &TlsConnector) -> Self {
+        Self { stream: Box::new(stream), buffer: vec![], connector: connector.clone() }
+    }
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         timeout(LONG, self.stream.write_all(bytes)).await.unwrap().unwrap();
         self.stream.flush().await.unwrap();

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::cluster::{
     BlobId, DiskReport, Event, Extent, FrontEvent, Input, Member, NodeId, OpId, Output, PeerInfo, Shows,
 };
+use crate::meter::Meter;
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,6 +81,7 @@ pub(crate) struct Driver {
     reporting: bool,
     looked: Instant,
     background: JoinSet<Background>,
+    meter: Meter,
 }
 
 /// Blobs that the member wants on this disk.
@@ -123,6 +125,7 @@ impl Driver {
         peers: Peers,
         greeter: Arc<Greeter>,
         orders: mpsc::Sender<Order>,
+        meter: Meter,
     ) -> Self {
         Self {
             clock,
@@ -142,6 +145,7 @@ impl Driver {
             reporting: false,
             looked: Instant::now(),
             background: JoinSet::new(),
+            meter,
         }
     }
 
@@ -318,6 +322,7 @@ impl Driver {
                     self.greeter.refuse(node);
                     self.links.remove(&node);
                 }
+                self.meter.heard(&event);
                 super::events::log(&event);
             }
         }

@@ -8,6 +8,7 @@ use super::greeter::Greeter;
 use super::handle::{ClusterHandle, Peers, random128};
 use crate::clock::Clock;
 use crate::cluster::{Config, Member};
+use crate::meter::Meter;
 use crate::store::Store;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct PeerConfig<D> {
     pub core: Config,
     /// Clocks.
     pub clock: Clock,
+    /// For metrics.
+    pub meter: Meter,
 }
 
 /// The running shell. Dropped, it ends at once.
@@ -56,7 +59,7 @@ pub fn start<D: Discovery>(
     store: Arc<Store>,
     persisted: mpsc::Receiver<u64>,
 ) -> (ClusterHandle, PeerTasks) {
-    let PeerConfig { greeter, listener, discovery, core, clock } = config;
+    let PeerConfig { greeter, listener, discovery, core, clock, meter } = config;
     let me = greeter.me().info.clone();
     let restored = store.restored();
     let met = restored.met.clone();
@@ -72,7 +75,7 @@ pub fn start<D: Discovery>(
     let seed = u64::try_from(random128() >> 64).expect("64 bits are left");
     let member = Member::new(clock.now(), core, me.clone(), restored, &*store, seed);
     let (order, orders) = mpsc::channel(ORDERS);
-    let driver = Driver::new(clock, store, member, peers.clone(), greeter.clone(), order);
+    let driver = Driver::new(clock, store, member, peers.clone(), greeter.clone(), order, meter);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run(Sources { commands: commanded, links, persisted, stop: stop.clone() }));

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::cluster::{Change, Config, FrontEvent, NodeId, PeerInfo, RoleName};
+use crate::meter::Meter;
 use crate::path::FtpPath;
 use crate::peer::testing::{Authority, info};
 use crate::peer::*;
@@ -35,6 +36,7 @@ async fn start(ca: &Authority, dir: tempfile::TempDir, listener: TcpListener, se
         discovery: StaticSeeds::new(vec![seed.to_owned()]),
         core: Config::default(),
         clock: Clock::new(0),
+        meter: Meter::default(),
     };
     let (handle, tasks) = crate::peer::start(config, store.clone(), persisted);
     Node { handle, tasks, store, info, dir }

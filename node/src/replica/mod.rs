@@ -30,6 +30,7 @@ pub use serve::{ReplicaTasks, serve};
 pub use write::*;
 
 use crate::cluster::{BlobId, Hash, NodeId};
+use crate::meter::Meter;
 use crate::peer::{ClusterHandle, Greeter, Stopped};
 use crate::store::Store;
 use delta::Deltas;
@@ -100,16 +101,24 @@ impl Default for Limits {
 
 impl Replicas {
     /// Dials with `greeter`, the one that also serves both ports.
-    pub fn new(handle: ClusterHandle, store: Arc<Store>, greeter: Arc<Greeter>, limits: Limits) -> Self {
-        let raw = Raw::new(handle.node(), Box::new(handle.clone()), store, greeter, limits);
+    pub fn new(handle: ClusterHandle, store: Arc<Store>, greeter: Arc<Greeter>, limits: Limits, meter: Meter) -> Self {
+        let raw = Raw::new(handle.node(), Box::new(handle.clone()), store, greeter, limits, meter);
         Self { handle, raw: Arc::new(raw) }
     }
 }
 
 impl Raw {
-    fn new(me: NodeId, cluster: Box<dyn Cluster>, store: Arc<Store>, greeter: Arc<Greeter>, limits: Limits) -> Self {
-        let (pool, doubts, turn) = (Pool::new(greeter, limits.clone()), Doubts::default(), AtomicUsize::new(0));
-        Self { me, cluster, store, pool, limits, deltas: Deltas::default(), doubts, turn }
+    fn new(
+        me: NodeId,
+        cluster: Box<dyn Cluster>,
+        store: Arc<Store>,
+        greeter: Arc<Greeter>,
+        limits: Limits,
+        meter: Meter,
+    ) -> Self {
+        let pool = Pool::new(greeter, limits.clone(), meter);
+        let (deltas, doubts, turn) = (Deltas::default(), Doubts::default(), AtomicUsize::new(0));
+        Self { me, cluster, store, pool, limits, deltas, doubts, turn }
     }
 }
 

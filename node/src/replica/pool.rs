@@ -4,6 +4,7 @@
 use super::Limits;
 use super::wire::{Answer, HEADER_MAX, RawError, Request, within};
 use crate::cluster::{Hash, NodeId};
+use crate::meter::Meter;
 use crate::peer::{Greeter, PeerStream, Port, Presence, encode, read_frame};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ pub(crate) struct Connection {
 pub(crate) struct Pool {
     pub(crate) greeter: Arc<Greeter>,
     pub(crate) limits: Limits,
+    pub(crate) meter: Meter,
     idle: Mutex<BTreeMap<NodeId, Vec<(Instant, Connection)>>>,
     failed: Mutex<BTreeMap<NodeId, Instant>>,
 }
@@ -60,8 +62,8 @@ impl Connection {
 }
 
 impl Pool {
-    pub(crate) fn new(greeter: Arc<Greeter>, limits: Limits) -> Self {
-        Self { greeter, limits, idle: Mutex::default(), failed: Mutex::default() }
+    pub(crate) fn new(greeter: Arc<Greeter>, limits: Limits, meter: Meter) -> Self {
+        Self { greeter, limits, meter, idle: Mutex::default(), failed: Mutex::default() }
     }
     /// Sends a request (and a small body behind it) and takes the first answer, within `limit`. `Failed` is an error. A
     /// request may be carried out twice: all of them allow it.

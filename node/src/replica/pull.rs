@@ -36,10 +36,12 @@ pub(super) async fn carry_out(raw: Arc<Raw>, order: Order) {
             for extent in &extents {
                 good = good && bring(&raw, extent, &sources).await;
             }
+            raw.pool.meter.fetched(good);
             raw.cluster.fetched(id, good).await
         }
         Order::Merge { blob, run } => {
             let made = merge(&raw, blob, &run).await;
+            raw.pool.meter.compacted(made.is_ok());
             reach("blob-merged");
             if let Err(error) = &made {
                 tracing::info!(%blob, %error, "extents could not be merged");
@@ -141,6 +143,13 @@ mod tests {
             (nodes[2].bytes(blob(0)).unwrap(), nodes[2].bytes(blob(1)).unwrap()),
             (bytes[0].clone(), bytes[1].clone())
         );
+        // The second order got its first blob, too.
+        let shows = |node: usize, line: &str| nodes[node].raw.pool.meter.shows(line);
+        assert!(shows(2, "trebol_copies_fetched_total{result=\"done\"} 1"));
+        assert!(shows(2, "trebol_copies_fetched_total{result=\"failed\"} 1"));
+        assert!(shows(2, "trebol_replica_bytes_total{direction=\"in\"} 300200"));
+        assert!(shows(0, "trebol_replica_bytes_total{direction=\"out\"} 300100"));
+        assert!(shows(1, "trebol_replica_bytes_total{direction=\"in\"} 100"));
         stop.cancel();
         pulling.join_next().await.unwrap().unwrap();
     }

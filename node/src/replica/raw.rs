@@ -11,6 +11,7 @@ use super::wire::{
 };
 use super::{Cluster, Limits};
 use crate::cluster::{BlobId, Hash, NodeId};
+use crate::meter::{Direction, Meter};
 use crate::peer::read_frame;
 use crate::store::{BlobWriter, INLINE_MAX, Store};
 use bytes::Bytes;
@@ -71,6 +72,7 @@ impl Raw {
         let mut request = message(&Request::PutSmall { blob })?;
         append_body(&mut request, bytes);
         let (connection, answer) = self.pool.ask(self.find(node)?, &request, self.limits.replica_stalled).await?;
+        self.pool.meter.replicated(Direction::Out, bytes.len());
         check_stored(&answer, bytes.len() as u64, blake3::hash(bytes).into())?;
         self.pool.give_back(connection);
         Ok(())
@@ -270,7 +272,7 @@ impl Raw {
         let mut answer = std::pin::pin!(answer);
         let (length, hash) = tokio::select! {
             biased;
-            sent = send_blocks(&mut writer, blocks, self.limits.replica_stalled) => sent?,
+            sent = send_blocks(&mut writer, blocks, self.limits.replica_stalled, &self.pool.meter) => sent?,
             // Before the end there can only be bad news: a full disk, or the connection's end.
             early = &mut answer => return match early? {
                 Answer::Failed(failure) => Err(failure.into()),
@@ -307,11 +309,12 @@ impl Remote {
         };
         let mut chunk = Vec::new();
         if self.left > 0 {
-            let length = read_chunk(&mut connection.stream, &mut chunk).await? as u64;
+            let length = read_chunk(&mut connection.stream, &mut chunk).await?;
             if length == 0 {
                 return Err(RawError::Ended);
             }
-            self.left = self.left.checked_sub(length).ok_or(RawError::BodyTooLong)?;
+            pool.meter.replicated(Direction::In, length);
+            self.left = self.left.checked_sub(length as u64).ok_or(RawError::BodyTooLong)?;
             self.hasher.update(&chunk);
         }
         if self.left > 0 {
@@ -334,11 +337,13 @@ async fn send_blocks<W: AsyncWrite + Unpin>(
     writer: &mut W,
     blocks: &mut mpsc::Receiver<Block>,
     limit: Duration,
+    meter: &Meter,
 ) -> Result<(u64, Hash), RawError> {
     loop {
         match blocks.recv().await {
             Some(Block::Bytes(bytes)) => {
                 within(limit, write_chunk(writer, &bytes)).await?;
+                meter.replicated(Direction::Out, bytes.len());
                 // Nothing waits behind it: let it go.
                 if blocks.is_empty() {
                     within(limit, writer.flush()).await?;

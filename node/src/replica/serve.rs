@@ -11,6 +11,7 @@ use super::wire::{
     Answer, CHUNK_MAX, Failure, HEADER_MAX, RawError, Request, read_chunk, read_hash, within, write_chunk, write_end,
 };
 use crate::cluster::{BlobId, Hash, NodeId};
+use crate::meter::Direction;
 use crate::peer::{Greeted, Order, Port, read_frame, write_frame};
 use crate::store::INLINE_MAX;
 use bytes::Bytes;
@@ -172,6 +173,7 @@ impl Guest {
         if Hash::from(blake3::hash(&bytes)) != hash {
             return self.refuse(blob, &RawError::Damaged).await;
         }
+        self.raw.pool.meter.replicated(Direction::In, bytes.len());
         let size = bytes.len() as u64;
         match self.raw.stage_small(blob, bytes).await {
             Ok(()) => self.answer(Answer::Stored { size, hash }).await,
@@ -201,7 +203,12 @@ impl Guest {
         // Twice as long as the front waits for its client: the front is the one to give up.
         let limit = self.raw.limits.stalled * 2;
         let stream = &mut self.greeted.stream;
-        while within(limit, read_chunk(stream, sink.collected())).await? > 0 {
+        loop {
+            let length = within(limit, read_chunk(stream, sink.collected())).await?;
+            if length == 0 {
+                break;
+            }
+            self.raw.pool.meter.replicated(Direction::In, length);
             sink.settle().await?;
         }
         let hash = within(limit, read_hash(stream)).await?;
@@ -225,6 +232,7 @@ impl Guest {
             hasher.update(&block);
             for chunk in block.chunks(CHUNK_MAX) {
                 within(limit, write_chunk(&mut self.greeted.stream, chunk)).await?;
+                self.raw.pool.meter.replicated(Direction::Out, chunk.len());
             }
         }
         within(limit, write_end(&mut self.greeted.stream, hasher.finalize().into())).await

@@ -288,12 +288,17 @@ async fn bring(raw: &Raw, extent: Extent, origin: Origin, node: NodeId, moved: &
 
 /// From staged bytes to the outcome. What fails here after the leader was told of them says nothing of what it did.
 async fn settle<O: Steps>(mut line: Line<O>, on_disks: OnDisks) -> Result<Outcome, UploadError> {
+    let staged = Instant::now();
     match follow(&mut line, on_disks).await {
+        Ok(outcome) => {
+            line.raw.pool.meter.committed(staged.elapsed());
+            Ok(outcome)
+        }
         Err(error @ (UploadError::NoReplica(_) | UploadError::Stopped)) if line.reported => {
             tracing::warn!(blob = %line.blob, %error, "an upload ended before its outcome was known");
             Err(Refusal::Unknown.into())
         }
-        settled => settled,
+        Err(error) => Err(error),
     }
 }
 

@@ -6,6 +6,7 @@ use super::serve::{ReplicaTasks, serve_raw};
 use super::stage::Steps;
 use super::{Answering, Cluster, Limits, Source};
 use crate::cluster::{BlobId, Epoch, Extent, FrontEvent, Hash, NodeId, OpId, Outcome, Position, Staged, Token};
+use crate::meter::Meter;
 use crate::peer::testing::{Authority, info};
 use crate::peer::{Greeter, Identity, PeerTls, Stopped};
 use crate::store::Store;
@@ -159,7 +160,7 @@ fn raw(n: u128, town: &Arc<Town>, tls: PeerTls, limits: Limits) -> (tempfile::Te
     let boot = store.boots().clone();
     let me = Identity { cluster: "t".into(), info: info(n, &format!("127.0.0.1:{n}")), boot };
     let citizen = Citizen { me: node(n), town: town.clone() };
-    let raw = Raw::new(node(n), Box::new(citizen), store, Greeter::new(me, tls), limits);
+    let raw = Raw::new(node(n), Box::new(citizen), store, Greeter::new(me, tls), limits, Meter::default());
     (dir, Arc::new(raw), persisted)
 }
 

@@ -1,4 +1,4 @@
-//! The three ports of a node, and the addresses at which others reach them.
+//! The ports of a node, and the addresses at which others reach them.
 
 use super::ServeError;
 use crate::admin::Endpoints;
@@ -21,6 +21,8 @@ pub(super) struct Listeners {
     pub(super) ftp: TcpListener,
     pub(super) peer: TcpListener,
     pub(super) raw: TcpListener,
+    /// Only where it was asked for.
+    pub(super) admin: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -29,6 +31,10 @@ impl Listeners {
             ftp: bind(settings.ftp.listen, "ftp.listen").await?,
             peer: bind(settings.peer.listen, "peer.listen").await?,
             raw: bind(settings.peer.raw_listen, "peer.raw_listen").await?,
+            admin: match settings.admin.listen {
+                Some(address) => Some(bind(address, "admin.listen").await?),
+                None => None,
+            },
         })
     }
     /// With the ports they really have.
@@ -40,6 +46,7 @@ impl Listeners {
             ftp: local(&self.ftp, "ftp.listen")?,
             peer: local(&self.peer, "peer.listen")?,
             raw: local(&self.raw, "peer.raw_listen")?,
+            admin: self.admin.as_ref().map(|listener| local(listener, "admin.listen")).transpose()?,
         })
     }
 }
@@ -133,10 +140,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_admin_port_is_closed_unless_asked_for() {
+        let mut settings = Settings::default();
+        let any = "127.0.0.1:0".parse().unwrap();
+        (settings.ftp.listen, settings.peer.listen, settings.peer.raw_listen) = (any, any, any);
+        let bound = Listeners::bind(&settings).await.unwrap();
+        assert!(bound.admin.is_none() && bound.endpoints().unwrap().admin.is_none());
+        settings.admin.listen = Some(any);
+        let bound = Listeners::bind(&settings).await.unwrap();
+        assert!(bound.endpoints().unwrap().admin.unwrap().port() > 0);
+    }
+
+    #[tokio::test]
     async fn peers_are_told_an_address_they_can_dial() {
         let mut settings = Settings::default();
         let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
-        let endpoints = Endpoints { ftp: any(21), peer: any(7), raw: any(8) };
+        let endpoints = Endpoints { ftp: any(21), peer: any(7), raw: any(8), admin: None };
         settings.peer.advertise = Some("10.1.2.3".parse().unwrap());
         let told = advertised(&settings, &endpoints).await.unwrap();
         assert_eq!(told, ("10.1.2.3:7".parse().unwrap(), "10.1.2.3:8".parse().unwrap()));

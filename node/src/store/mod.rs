@@ -250,6 +250,12 @@ impl Store {
         DiskReport { used: self.used.load(Ordering::Relaxed), free: space.free, healthy: space.healthy }
     }
 
+    /// Records in the log.
+    pub fn log_records(&self) -> u64 {
+        let end = self.end();
+        end.arrival.saturating_sub(end.oldest)
+    }
+
     fn read<T: serde::de::DeserializeOwned>(&self, table: Table, key: &Slice) -> Option<T> {
         self.view.get(table, key).map(|bytes| keys::decode(&bytes))
     }

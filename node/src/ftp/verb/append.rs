@@ -18,7 +18,7 @@ use crate::replica::{ReadError, Restored};
 pub(super) async fn appe(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
     let offset = std::mem::take(&mut session.rest);
     let path = session.path(typed)?;
-    let transfer = Transfer::begin("APPE", &path);
+    let transfer = Transfer::begin(session, "APPE", &path);
     let result = if offset > 0 {
         Err(Reply::new(504, "APPE begins at the end of the file, say REST 0 or nothing.").into())
     } else {

@@ -10,6 +10,7 @@ use crate::ftp::download::Sender;
 use crate::ftp::progress::Progress;
 use crate::ftp::reply::Reply;
 use crate::ftp::session::Session;
+use crate::meter::{Direction, Open};
 use crate::path::FtpPath;
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ pub(super) async fn retr(session: &mut Session, typed: &str) -> Result<Reply, St
     // However this ends, it was the transfer that REST was said for.
     let offset = std::mem::take(&mut session.rest);
     let place = session.place(&session.seen(typed)?)?;
-    let transfer = Transfer::begin("RETR", place.path());
+    let transfer = Transfer::begin(session, "RETR", place.path());
     let result = retrieve(session, &place, offset, &transfer.progress).await;
     transfer.log(session, &result);
     result
@@ -50,21 +51,24 @@ async fn retrieve(session: &mut Session, place: &Place, offset: u64, progress: &
     Ok(Reply::new(226, "Transfer complete."))
 }
 
-/// One transfer, for the log: who, what, how many bytes, how it ended, how long it took.
+/// One transfer, for the log and for metrics: who, what, how many bytes, how it ended, how long it took.
 pub(super) struct Transfer {
     verb: &'static str,
     path: FtpPath,
     begun: Instant,
+    _open: Open,
     /// Its bytes.
     pub(super) progress: Progress,
 }
 
 impl Transfer {
     /// Begins now.
-    pub(super) fn begin(verb: &'static str, path: &FtpPath) -> Self {
-        Self { verb, path: path.clone(), begun: Instant::now(), progress: Progress::default() }
+    pub(super) fn begin(session: &Session, verb: &'static str, path: &FtpPath) -> Self {
+        let direction = if verb == "RETR" { Direction::Out } else { Direction::In };
+        let (open, bytes) = session.shared.meter.transfer(direction);
+        Self { verb, path: path.clone(), begun: Instant::now(), _open: open, progress: Progress::counted(bytes) }
     }
-    /// Writes the line.
+    /// Writes the line, and counts it.
     pub(super) fn log(&self, session: &Session, result: &Result<Reply, Stop>) {
         let (code, text) = match result {
             Ok(reply) | Err(Stop::Told(reply)) => (reply.code(), reply.text()),
@@ -72,7 +76,9 @@ impl Transfer {
             Err(Stop::Gone(_) | Stop::Silent) => (426, "the client left"),
         };
         let (verb, user, path, peer) = (self.verb, session.user(), &self.path, session.peer);
-        let (bytes, ms) = (self.progress.bytes(), self.begun.elapsed().as_millis());
+        let (bytes, took) = (self.progress.bytes(), self.begun.elapsed());
+        let ms = took.as_millis();
+        session.shared.meter.transferred(verb, code == 226, took);
         tracing::info!(target: "transfer", verb, user, ?path, %peer, bytes, code, text, ms, "transfer");
     }
 }

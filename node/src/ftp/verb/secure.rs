@@ -22,7 +22,10 @@ pub(super) async fn auth(session: &mut Session) -> Result<Reply, Stop> {
     }
     session.control.say(&Reply::new(234, "Begin TLS.")).await?;
     let limit = session.shared.config.login_timeout;
-    if let Err(gone) = session.control.connection().secure(tls.control(), limit).await {
+    let stop = session.shared.stop.clone();
+    let handshake = session.control.connection().secure(tls.control(), limit);
+    // A client that leaves it half done is no transfer to wait for.
+    if let Err(gone) = stop.run_until_cancelled(handshake).await.unwrap_or(Err(Gone::Stopping)) {
         tracing::info!(%gone, "TLS was not negotiated");
         return Err(Gone::Refused("TLS was not negotiated").into());
     }

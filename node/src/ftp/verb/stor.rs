@@ -20,7 +20,7 @@ pub(super) async fn stor(session: &mut Session, typed: &str) -> Result<Reply, St
     // However this ends, it was the transfer that REST was said for.
     let offset = std::mem::take(&mut session.rest);
     let path = session.path(typed)?;
-    let transfer = Transfer::begin("STOR", &path);
+    let transfer = Transfer::begin(session, "STOR", &path);
     let result = if offset > 0 {
         restart(session, path, offset, &transfer.progress).await
     } else {
@@ -37,7 +37,7 @@ pub(super) async fn stou(session: &mut Session, typed: &str) -> Result<Reply, St
     let name = if typed.is_empty() { "file" } else { typed };
     let seen = session.seen(&format!("{name}.{:032x}", random128()))?;
     let path = session.real(&seen)?;
-    let transfer = Transfer::begin("STOU", &path);
+    let transfer = Transfer::begin(session, "STOU", &path);
     let (change, said) = (Change::Store { path, create_only: true }, format!("FILE: {seen}"));
     let result = store(session, change, &said, &transfer.progress).await;
     transfer.log(session, &result);
