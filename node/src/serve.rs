@@ -16,6 +16,7 @@ use crate::replica::{self, Replicas};
 use crate::store::{ChainFile, OpenError, Store};
 use bind::Listeners;
 use material::Material;
+pub use material::faults;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,12 +1,34 @@
-//! The flags of `trebol serve`, made from the table of settings, so that flags, variables and file cannot drift apart.
+//! The flags of `trebol serve`, made from the table of settings, so that flags, variables and file cannot drift apart; and
+//! what other commands need to know a node's settings as it knows them itself.
 
-use crate::config::{Given, SETTINGS, Setting};
+use crate::config::{self, ConfigError, Given, SETTINGS, Setting, Settings};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 /// Every setting with its flag, which clap wants to live for ever.
 static FLAGS: LazyLock<Vec<(&'static Setting, String)>> =
     LazyLock::new(|| SETTINGS.iter().map(|setting| (setting, setting.flag())).collect());
+
+/// Where a node's settings come from: a file, variables over it, flags over both.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Layers {
+    /// Settings file, TOML: [node], [ftp], [peer], [admin], [replica] and [core] with the keys named below
+    #[arg(long, env = "TREBOL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: SettingFlags,
+}
+
+impl Layers {
+    /// All of them over each other. The values fit their types; whether they fit together is for [`Settings::check`].
+    pub(super) fn load(&self) -> Result<Settings, ConfigError> {
+        // Variables that are no text are none of ours.
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        config::load(self.config.as_deref(), variables, &self.flags.0)
+    }
+}
 
 /// Settings given as flags.
 #[derive(Debug, Clone, Default)]

@@ -1,10 +1,13 @@
-//! The `trebol` command: `serve`, `dev`, `status`, `drain`, `forget`, `verify`, `passwd`. It reads arguments, calls the library and prints;
-//! what is wrong is one sentence on stderr. Exit code 2: usage or settings; 1: anything that went wrong later.
+//! The `trebol` command: `serve`, `dev`, `status`, `healthcheck`, `config`, `drain`, `forget`, `verify`, `passwd`. It reads
+//! arguments, calls the library and prints; what is wrong is one sentence on stderr. Exit code 2: usage or settings; 1:
+//! anything that went wrong later.
 
+mod config;
 mod dev;
 mod drain;
 mod flags;
 mod forget;
+mod healthcheck;
 mod passwd;
 mod serve;
 mod status;
@@ -28,6 +31,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     Dev(dev::Dev),
     Status(status::StatusOf),
+    Healthcheck(Box<healthcheck::Healthcheck>),
+    Config(config::Config),
     Drain(drain::Drain),
     Forget(forget::Forget),
     Verify(verify::Verify),
@@ -52,6 +57,8 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Dev(dev) => dev.run(),
         Command::Status(status) => status.run(),
+        Command::Healthcheck(check) => check.run(),
+        Command::Config(config) => config.run(),
         Command::Drain(drain) => drain.run(),
         Command::Forget(forget) => forget.run(),
         Command::Verify(verify) => verify.run(),

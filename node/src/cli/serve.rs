@@ -1,11 +1,10 @@
 //! `trebol serve`: settings, log and runtime for one node; its life is in [`crate::serve`].
 
 use super::Failure;
-use super::flags::SettingFlags;
-use crate::config::{self, Settings};
+use super::flags::Layers;
+use crate::config::Settings;
 use crate::serve::{ServeError, Stop, serve};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,23 +13,20 @@ use tracing_subscriber::EnvFilter;
 /// Run one node
 ///
 /// Every setting can stand in the file, in a variable and in a flag; flags win over variables, those over the file. Relative
-/// paths begin at the working directory. SIGTERM and SIGINT end the node after its running transfers.
+/// paths begin at the working directory. SIGTERM and SIGINT end the node after its running transfers: new clients are told
+/// 421 at once, and what has not ended after drain_s is cut, as it is by a second signal.
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
-    /// Settings file, TOML: [node], [ftp], [peer] and [core] with the keys named below
-    #[arg(long, env = "TREBOL_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Stop when stdin ends: how `trebol dev` takes its nodes with it, however it ends.
     #[arg(long, hide = true)]
     exit_on_stdin_eof: bool,
     #[command(flatten)]
-    settings: SettingFlags,
+    layers: Layers,
 }
 
 impl Serve {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let settings = config::load(self.config.as_deref(), environment(), &self.settings.0)
-            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let settings = self.layers.load().map_err(|error| Failure::Usage(error.to_string()))?;
         settings.check().map_err(|error| Failure::Usage(error.to_string()))?;
         start_log(&settings)?;
         abort_on_panic();
@@ -71,11 +67,6 @@ impl Serve {
     }
 }
 
-/// The variables that are text; the others are none of ours.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
 /// Returns when stdin is closed. What is written to it is passed over.
 async fn stdin_ends() {
     let Ok(stdin) = std::io::stdin().as_fd().try_clone_to_owned() else { return };
@@ -84,7 +75,7 @@ async fn stdin_ends() {
 }
 
 /// stderr, filtered by `TREBOL_LOG`.
-fn start_log(settings: &Settings) -> Result<(), Failure> {
+pub(super) fn start_log(settings: &Settings) -> Result<(), Failure> {
     let filter = match std::env::var("TREBOL_LOG") {
         Ok(text) => EnvFilter::try_new(&text).map_err(|error| {
             Failure::Usage(format!("TREBOL_LOG {text:?} is no filter such as info,node=debug: {error}"))

@@ -80,22 +80,29 @@ pub struct PeerFiles {
 }
 
 impl Settings {
-    /// Everything that can be said without opening anything.
+    /// The first of [`Self::faults`].
     pub fn check(&self) -> Result<(), Unfit> {
-        self.peer_files()?;
-        self.ftp_files()?;
-        if self.ftp.users.is_none() {
-            return Err(Unfit::Users);
-        }
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+    /// Everything that can be said without opening anything, all of it.
+    pub fn faults(&self) -> Vec<Unfit> {
+        let mut found = Vec::new();
+        found.extend(self.peer_files().err());
+        found.extend(self.ftp_files().err());
+        found.extend(self.ftp.users.is_none().then_some(Unfit::Users));
         let name = &self.node.cluster;
         let label = !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && !name.ends_with('-');
         if !label || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(Unfit::Cluster(name.clone()));
+            found.push(Unfit::Cluster(name.clone()));
         }
-        if let Some(wrong) = self.peer.discover.iter().find(|name| crate::peer::name_and_port(name).is_none()) {
-            return Err(Unfit::Discover(wrong.clone()));
+        let unnamed = self.peer.discover.iter().filter(|name| crate::peer::name_and_port(name).is_none());
+        found.extend(unnamed.cloned().map(Unfit::Discover));
+        self.order_faults(&mut found);
+        self.size_faults(&mut found);
+        if !(1..=3).contains(&self.core.min_copies) {
+            found.push(Unfit::MinCopies(self.core.min_copies));
         }
-        self.check_core()
+        found
     }
     /// The certificate files for peers; `None` when peers are not to be authenticated.
     pub fn peer_files(&self) -> Result<Option<PeerFiles>, Unfit> {
@@ -120,23 +127,18 @@ impl Settings {
             _ => Err(Unfit::HalfFtpCertificate),
         }
     }
-    fn check_core(&self) -> Result<(), Unfit> {
+    fn order_faults(&self, found: &mut Vec<Unfit>) {
         let core = &self.core;
         let pairs = [
             ("core.heartbeat_ms", core.heartbeat_ms, "core.suspect_ms", core.suspect_ms),
             ("core.suspect_ms", core.suspect_ms, "core.down_ms", core.down_ms),
             ("core.heartbeat_ms", core.heartbeat_ms, "core.lock_lease_ms", core.lock_lease_ms),
         ];
-        for (smaller, less, greater, more) in pairs {
-            if less >= more {
-                return Err(Unfit::Order { smaller, greater });
-            }
-        }
-        self.check_sizes()?;
-        if (1..=3).contains(&core.min_copies) { Ok(()) } else { Err(Unfit::MinCopies(core.min_copies)) }
+        let wrong = pairs.into_iter().filter(|(_, less, _, more)| less >= more);
+        found.extend(wrong.map(|(smaller, _, greater, _)| Unfit::Order { smaller, greater }));
     }
     /// No time too long, and nothing 0 that must not be.
-    fn check_sizes(&self) -> Result<(), Unfit> {
+    fn size_faults(&self, found: &mut Vec<Unfit>) {
         let (core, ftp) = (&self.core, &self.ftp);
         let waits_ms = [
             ("core.heartbeat_ms", core.heartbeat_ms),
@@ -174,16 +176,12 @@ impl Settings {
             ("ftp.max_sessions_per_address", ftp.max_sessions_per_address),
             ("ftp.max_failed_logins", ftp.max_failed_logins.into()),
         ];
-        if let Some((name, _)) = waits_ms.iter().chain(&waits_s).chain(&counts).find(|(_, value)| *value == 0) {
-            return Err(Unfit::Zero(name));
-        }
+        let zeros = waits_ms.iter().chain(&waits_s).chain(&counts).filter(|(_, value)| *value == 0);
+        found.extend(zeros.map(|(name, _)| Unfit::Zero(name)));
         let seconds = waits_s.iter().chain(&graces_s).map(|wait| (wait, LONGEST_S));
-        for (&(name, value), most) in waits_ms.iter().map(|wait| (wait, LONGEST_S * 1000)).chain(seconds) {
-            if value > most {
-                return Err(Unfit::TooLong { name, value, most });
-            }
-        }
-        Ok(())
+        let all = waits_ms.iter().map(|wait| (wait, LONGEST_S * 1000)).chain(seconds);
+        let long = all.filter(|((_, value), most)| value > most);
+        found.extend(long.map(|(&(name, value), most)| Unfit::TooLong { name, value, most }));
     }
 }
 
@@ -225,5 +223,16 @@ mod tests {
         assert!(refusal(|s| s.node.drain_s = LONGEST_S + 1).contains("node.drain_s"));
         assert!(refusal(|s| s.node.cluster = "a.b".into()).contains("\"a.b\""));
         assert!(refusal(|s| s.peer.discover = vec!["10.0.0.1:2123".into()]).contains("peer.seeds"));
+    }
+
+    #[test]
+    fn all_mistakes_are_found_at_once() {
+        let mut settings = fit();
+        (settings.core.min_copies, settings.ftp.ban_s, settings.core.down_ms) = (9, u64::MAX, 0);
+        settings.ftp.users = None;
+        let said: Vec<String> = settings.faults().iter().map(ToString::to_string).collect();
+        let all = ["ftp.users", "raise core.down_ms", "core.down_ms must not be 0", "ftp.ban_s", "core.min_copies"];
+        assert_eq!(said.len(), all.len(), "{said:?}");
+        assert!(said.iter().zip(all).all(|(said, part)| said.contains(part)), "{said:?}");
     }
 }

@@ -51,8 +51,13 @@ pub enum UsersError {
         error: std::io::Error,
     },
     /// It is no TOML, or has keys that mean nothing.
-    #[error("the users file is wrong: {0}")]
-    Toml(#[from] toml::de::Error),
+    #[error("the users file is wrong in line {line}: {message}")]
+    Toml {
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// A user's hash is none.
     #[error("the password of user {name:?} is no Argon2id hash ({error}); make one with `trebol passwd`")]
     Hash {
@@ -230,7 +235,7 @@ fn read(path: &Path) -> Result<State, UsersError> {
 
 fn parse(text: &str) -> Result<State, UsersError> {
     let (mut accounts, mut dearest) = (BTreeMap::new(), None);
-    for user in toml::from_str::<FileText>(text)?.user {
+    for user in toml::from_str::<FileText>(text).map_err(|error| mistake(text, &error))?.user {
         let name = user.name;
         let hash_error = |error| UsersError::Hash { name: name.clone(), error };
         let parsed = PasswordHash::new(&user.password).map_err(hash_error)?;
@@ -255,6 +260,12 @@ fn parse(text: &str) -> Result<State, UsersError> {
     }
     let dearest = dearest.map(|(_, hash)| hash);
     Ok(State { accounts, dearest, ..State::default() })
+}
+
+/// In one line, for logs and for the command line.
+fn mistake(text: &str, error: &toml::de::Error) -> UsersError {
+    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    UsersError::Toml { line, message: error.message().lines().collect::<Vec<_>>().join("; ") }
 }
 
 #[cfg(test)]
@@ -321,6 +332,8 @@ mod tests {
         let refusal = |text: &str| Users::parse(text).unwrap_err().to_string();
         assert!(refusal(&text("ana", "x", "hoem = \"/a\"")).contains("hoem"));
         assert!(refusal("[[user]]\nname = \"ana\"\npassword = \"clear\"\n").contains("ana"));
+        let broken = refusal("[[user]]\nname ana\n");
+        assert!(broken.starts_with("the users file is wrong in line 2: ") && broken.lines().count() == 1, "{broken}");
         assert!(refusal(&format!("{0}{0}", text("ana", "x", ""))).contains("twice"));
         assert!(refusal(&text("ana", "x", "home = \"/..\"")).contains("ana"));
     }

@@ -2,10 +2,11 @@
 //! the other's certificate names `<cluster>.trebol`. No session is resumed, so that a certificate that was replaced or
 //! has expired counts from the next connection on. `insecure` is plain TCP, by the operator's word only.
 
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::fmt;
@@ -25,6 +26,8 @@ struct Secure {
     name: ServerName<'static>,
     connector: TlsConnector,
     acceptor: TlsAcceptor,
+    chain: Vec<CertificateDer<'static>>,
+    roots: Arc<RootCertStore>,
 }
 
 /// The PEM text that a node is given: see [`PeerTls::new`].
@@ -66,6 +69,9 @@ pub enum TlsConfigError {
         /// What is wrong.
         error: rustls::Error,
     },
+    /// It is not from the CA, or not valid at this time: no peer would have it.
+    #[error("peers would refuse the peer certificate: {0}")]
+    Refused(rustls::Error),
 }
 
 /// BLAKE3 of a certificate's public key (its SubjectPublicKeyInfo): stays the same when a certificate is renewed.
@@ -126,17 +132,27 @@ impl PeerTls {
             .with_root_certificates(roots.clone())
             .with_client_auth_cert(chain.clone(), key.clone_key())?;
         client.resumption = Resumption::disabled();
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build()?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
+            .with_single_cert(chain.clone(), key)?;
         server.send_tls13_tickets = 0;
         Ok(Self(Some(Arc::new(Secure {
             name,
             connector: TlsConnector::from(Arc::new(client)),
             acceptor: TlsAcceptor::from(Arc::new(server)),
+            chain,
+            roots,
         }))))
+    }
+    /// Whether a peer with the same CA would take this node's certificate at this time.
+    pub fn check_own(&self, now: UnixTime) -> Result<(), TlsConfigError> {
+        let Some(Secure { name, chain, roots, .. }) = self.0.as_deref() else { return Ok(()) };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build()?;
+        let (own, between) = chain.split_first().expect("at least one certificate was read");
+        verifier.verify_server_cert(own, between, name, &[], now).map(drop).map_err(TlsConfigError::Refused)
     }
     /// Secures a connection that was dialled. Put a timeout around it.
     pub async fn connect(&self, stream: TcpStream) -> io::Result<Secured> {

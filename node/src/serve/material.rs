@@ -2,9 +2,10 @@
 //! the client side from then on.
 
 use super::ServeError;
-use crate::config::{Settings, Unfit};
+use crate::config::{PeerFiles, Settings, Unfit};
 use crate::ftp::{FtpConfig, FtpTls, Users};
 use crate::peer::{PeerTls, Pem};
+use rustls::pki_types::UnixTime;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -31,8 +32,39 @@ impl Material {
     }
 }
 
+/// Everything that would keep a node from starting with these settings and the files they name, one sentence each. Reads the
+/// files, opens nothing else. Blocking.
+pub fn faults(settings: &Settings) -> Vec<String> {
+    let unfit = settings.faults();
+    let mut found: Vec<String> = unfit.iter().map(ToString::to_string).collect();
+    // Without a cluster's name nobody knows what name a certificate is to be for.
+    let unnamed = unfit.iter().any(|unfit| matches!(unfit, Unfit::Cluster(_)));
+    let peer = if unnamed { None } else { peer_files(settings).err() };
+    let files = [peer, users(settings).err(), ftp_tls(settings).err()];
+    for fault in files.into_iter().flatten().map(|error| error.to_string()) {
+        // What is missing among the settings was said with them.
+        if !found.contains(&fault) {
+            found.push(fault);
+        }
+    }
+    found
+}
+
+/// As [`peer_tls`], and whether peers would take this node's certificate now.
+fn peer_files(settings: &Settings) -> Result<(), ServeError> {
+    let Some(files) = settings.peer_files().map_err(|unfit| wrong(&unfit))? else { return Ok(()) };
+    peer_tls(settings)?.check_own(UnixTime::now()).map_err(|error| of_no_use(&error, &files))
+}
+
+/// What is wrong with files that have to fit together, with all their names.
+fn of_no_use(error: &dyn fmt::Display, PeerFiles { ca, certificate, key }: &PeerFiles) -> ServeError {
+    let names = [("peer.ca", ca), ("peer.certificate", certificate), ("peer.key", key)];
+    let names = names.map(|(setting, path)| format!("{setting} {}", path.display())).join(", ");
+    wrong(&format!("{error} ({names})"))
+}
+
 fn peer_tls(settings: &Settings) -> Result<PeerTls, ServeError> {
-    let files = settings.peer_files().map_err(|unfit| ServeError::Settings(unfit.to_string()))?;
+    let files = settings.peer_files().map_err(|unfit| wrong(&unfit))?;
     let Some(files) = files else {
         tracing::warn!("peers are not authenticated: whoever reaches the peer ports reads and changes every file");
         return Ok(PeerTls::insecure());
@@ -41,25 +73,35 @@ fn peer_tls(settings: &Settings) -> Result<PeerTls, ServeError> {
     let certificate = read(&files.certificate, "peer.certificate")?;
     let key = read_secret(&files.key, "peer.key")?;
     PeerTls::new(&settings.node.cluster, Pem { ca: &ca, certificate: &certificate, key: &key })
-        .map_err(|error| ServeError::Settings(error.to_string()))
+        .map_err(|error| of_no_use(&error, &files))
 }
 
-fn ftp_config(settings: &Settings) -> Result<FtpConfig, ServeError> {
-    let wrong = |sentence: String| ServeError::Settings(sentence);
-    let ftp = &settings.ftp;
-    let users = ftp.users.as_ref().ok_or_else(|| wrong(Unfit::Users.to_string()))?;
-    warn_if_open(users, "ftp.users");
-    let users = Arc::new(Users::load(users).map_err(|error| wrong(error.to_string()))?);
+fn users(settings: &Settings) -> Result<Arc<Users>, ServeError> {
+    let path = settings.ftp.users.as_ref().ok_or_else(|| wrong(&Unfit::Users))?;
+    warn_if_open(path, "ftp.users");
+    let users = Arc::new(Users::load(path).map_err(|error| wrong(&error))?);
     if users.count() == 0 {
         tracing::warn!("the users file names nobody: no client can log in");
     }
-    let tls = match settings.ftp_files().map_err(|unfit| wrong(unfit.to_string()))? {
-        Some((certificate, key)) => {
-            let (certificate, key) = (read(&certificate, "ftp.tls_certificate")?, read_secret(&key, "ftp.tls_key")?);
-            Some(FtpTls::new(&certificate, &key).map_err(|error| wrong(error.to_string()))?)
-        }
-        None => None,
-    };
+    Ok(users)
+}
+
+fn ftp_tls(settings: &Settings) -> Result<Option<FtpTls>, ServeError> {
+    let Some(files) = settings.ftp_files().map_err(|unfit| wrong(&unfit))? else { return Ok(None) };
+    let (certificate, key) = (read(&files.0, "ftp.tls_certificate")?, read_secret(&files.1, "ftp.tls_key")?);
+    FtpTls::new(&certificate, &key).map(Some).map_err(|error| {
+        let names = format!("ftp.tls_certificate {}, ftp.tls_key {}", files.0.display(), files.1.display());
+        wrong(&format!("{error} ({names})"))
+    })
+}
+
+fn wrong(error: &dyn fmt::Display) -> ServeError {
+    ServeError::Settings(error.to_string())
+}
+
+fn ftp_config(settings: &Settings) -> Result<FtpConfig, ServeError> {
+    let ftp = &settings.ftp;
+    let (users, tls) = (users(settings)?, ftp_tls(settings)?);
     let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let range = ftp.passive_ports;
     Ok(FtpConfig {
