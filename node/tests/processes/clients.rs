@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 use crate::wait::wait_for;
 use crate::{Outcome, ensure};
 use libtest_mimic::Failed;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -79,6 +80,12 @@ impl Running {
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         Ok(Self { child, program })
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub(crate) fn terminate(&mut self, bound: Duration) -> Outcome<ExitStatus> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.finish(bound)
     }
 
     /// Waits for its end.

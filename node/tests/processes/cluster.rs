@@ -215,6 +215,13 @@ impl Cluster {
         })
     }
 
+    /// Waits for the end of a node that this test started: how it ended.
+    pub(crate) fn exit(&mut self, node: usize) -> Outcome<ExitStatus> {
+        let node = &mut self.nodes[node];
+        let (child, _) = node.ours.as_mut().ok_or("dev started it")?;
+        wait_for(&format!("the end of {}", node.name), STOP, || child.try_wait()?.ok_or_else(|| "it lives".into()))
+    }
+
     /// Starts a dead node again with the command line it had.
     pub(crate) fn restart(&mut self, node: usize) -> Outcome {
         self.restart_with(node, &[])

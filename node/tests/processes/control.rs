@@ -192,6 +192,13 @@ impl Control {
         }
     }
 
+    /// Whether the server ended the connection in order, with nothing more to say.
+    pub(crate) fn ends(&mut self) -> Outcome {
+        let wire = self.wire.as_mut().ok_or("no connection")?;
+        let read = wire.read_to_end(&mut self.buffered).map_err(|error| format!("no orderly end: {error}"))?;
+        ensure(read == 0 && self.buffered.is_empty(), || format!("more to read: {:?}", self.buffered))
+    }
+
     /// One command and its reply.
     pub(crate) fn command(&mut self, line: &str) -> Outcome<Reply> {
         self.send(format!("{line}\r\n").as_bytes())?;

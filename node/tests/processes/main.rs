@@ -22,9 +22,12 @@ mod leave;
 mod ledger;
 
 mod network;
+mod ops;
 mod partition;
 mod rot;
 mod scale;
+mod settings;
+mod shutdown;
 mod stalls;
 mod strangers;
 mod tree;
@@ -58,6 +61,9 @@ fn main() -> ExitCode {
         partition::STORIES,
         rot::STORIES,
         leave::STORIES,
+        ops::STORIES,
+        settings::STORIES,
+        shutdown::STORIES,
         kills::STORIES,
         disks::STORIES,
         full::STORIES,
