@@ -7,11 +7,11 @@ mod material;
 
 use crate::admin::{self, Admin, ENDPOINTS, Endpoints, Panel};
 use crate::clock::Clock;
-use crate::cluster::{NodeId, PeerInfo, Rank};
+use crate::cluster::{Liveness, MemberStatus, NodeId, PeerInfo, Rank};
 use crate::config::Settings;
 use crate::ftp;
 use crate::meter::Meter;
-use crate::peer::{self, DnsNames, Greeter, Identity, PeerConfig, StaticSeeds};
+use crate::peer::{self, ClusterHandle, DnsNames, Greeter, Identity, PeerConfig, StaticSeeds};
 use crate::replica::{self, Replicas};
 use crate::store::{ChainFile, OpenError, Store};
 use bind::Listeners;
@@ -30,6 +30,10 @@ use tokio_util::sync::CancellationToken;
 const HELD_RETRY: Duration = Duration::from_millis(500);
 /// Batch numbers the store has written and the driver has not seen.
 const PERSISTED: usize = 1024;
+
+/// For another node to lead in this one's place, and between two looks whether it does.
+const HANDED_OVER: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// For each part that only has to end.
 const WIND_UP: Duration = Duration::from_secs(3);
@@ -111,7 +115,7 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
     let raw = replica::serve(listeners.raw, &replicas, peers.orders());
     let clients = ftp::serve(material.ftp, listeners.ftp, handle.clone(), replicas, store.clone(), meter);
     let (mut asked, no_more) = (JoinSet::new(), CancellationToken::new());
-    let admin = Admin { handle, store: store.clone(), name: info.name.clone(), endpoints };
+    let admin = Admin { handle: handle.clone(), store: store.clone(), name: info.name.clone(), endpoints };
     panel.open(admin.clone());
     admin::serve(&settings.node.data, admin, no_more.clone(), &mut asked)
         .map_err(|error| ServeError::Write { path: settings.node.data.join(admin::SOCKET), error })?;
@@ -119,7 +123,8 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
 
     stop.drain.cancelled().await;
     // Clients first: their transfers need all the rest.
-    clients.stop(Duration::from_secs(settings.node.drain_s), &stop.now).await;
+    let drain = clients.stop(Duration::from_secs(settings.node.drain_s), &stop.now);
+    tokio::join!(drain, stop.now.run_until_cancelled(hand_over(&handle)));
     no_more.cancel();
     asked.shutdown().await;
     raw.stop(WIND_UP).await;
@@ -128,6 +133,27 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<(), ServeError> {
     close(store).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Has another node lead, where one stays: writers wait for less than until they find this one dead.
+async fn hand_over(handle: &ClusterHandle) {
+    if handle.leave().await.is_err() {
+        return;
+    }
+    let led_elsewhere = async {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            looks.tick().await;
+            let Ok(status) = handle.status().await else { return };
+            let stays = |member: &MemberStatus| member.liveness == Liveness::Alive && !member.leaving;
+            if status.leader.is_some_and(|leader| leader != status.node) || !status.members.iter().any(stays) {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(HANDED_OVER, led_elsewhere).await.is_err() {
+        tracing::info!("no other node took over yet");
+    }
 }
 
 /// Of the raw port. Whoever waits for a lock waits a little longer than the leader lets it, so that the refusal comes from

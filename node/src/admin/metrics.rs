@@ -136,6 +136,7 @@ mod tests {
             clock_ahead: 1_500_000,
             draining: Draining::No,
             copies: 4,
+            leaving: false,
         }
     }
 

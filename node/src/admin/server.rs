@@ -174,6 +174,7 @@ mod tests {
             clock_ahead: 0,
             draining: Draining::No,
             copies: 0,
+            leaving: false,
         };
         Status {
             node: NodeId(1),

@@ -135,6 +135,7 @@ fn state(member: &MemberStatus) -> String {
     let liveness = match member.liveness {
         Liveness::Down => "down",
         Liveness::Suspect => "suspect",
+        Liveness::Alive if member.leaving => "leaving",
         Liveness::Alive => "alive",
     };
     match member.draining {

@@ -1,10 +1,11 @@
 //! Bully (Garcia-Molina, 1982): who suspects the leader asks every higher rank; no answer means it takes over. And the
-//! handover to a higher rank that came back.
+//! handover: to a higher rank that came back, and from a leader that is about to stop, which counts as the lowest of all.
 
 use super::info::RoleName;
 use super::io::Event;
 use super::member::{Cx, Member, Role};
 use super::message::Message;
+use super::peers::{Peer, Precedence};
 use super::types::{Epoch, MS, Micros, NodeId};
 
 /// Between two requests to hand over.
@@ -15,9 +16,9 @@ impl Member {
     pub(super) fn watch_leader(&mut self, cx: Cx<'_>) {
         let now = cx.mono();
         let Some((leader, _)) = self.leader.filter(|(l, _)| *l != self.me.node) else { return };
-        let rank = self.peers.all.get(&leader).map(|p| p.info.rank);
+        let ours = self.peers.all.get(&leader).map(Peer::precedence);
         let better =
-            self.peers.all_linked(now).any(|(_, p, said)| said.role == RoleName::Lead && Some(p.info.rank) > rank);
+            self.peers.all_linked(now).any(|(_, p, said)| said.role == RoleName::Lead && Some(p.precedence()) > ours);
         if better || !self.peers.linked(leader, now) {
             self.lose_leader(cx, 200 * MS);
         }
@@ -73,7 +74,19 @@ impl Member {
     /// The linked peers that outrank us and could lead.
     fn higher(&self, now: Micros) -> impl Iterator<Item = NodeId> + '_ {
         let able = self.peers.all_linked(now).filter(|(.., said)| said.could_lead());
-        able.filter(|(_, p, _)| p.info.rank > self.me.rank).map(|(id, ..)| id)
+        able.filter(|(_, p, _)| p.precedence() > self.precedence()).map(|(id, ..)| id)
+    }
+
+    /// This node is about to stop: all others go before it, and the highest of them asks for the leadership as it would had it
+    /// just come back. While nobody else could lead, it goes on.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+        self.last_heartbeat = 0; // the next tick says so
+    }
+
+    /// This node's place among those that could lead.
+    pub(super) fn precedence(&self) -> Precedence {
+        (!self.leaving, self.me.rank)
     }
 
     /// Leads and collects no more: a node whose disk hangs can neither commit nor promise, and stamps of a clock that is
@@ -110,7 +123,7 @@ impl Member {
         let now = cx.mono();
         let Some(peer) = self.peers.all.get(&leader) else { return };
         let caught_up = peer.said.as_ref().is_some_and(|i| self.log.state.logged.covers(&i.marks));
-        let lower = peer.info.rank < self.me.rank;
+        let lower = peer.precedence() < self.precedence();
         let highest = self.higher(now).next().is_none() && self.could_lead() && !self.is_cut_off(now);
         if lower && highest && caught_up && epoch == self.log.state.promised && now - peer.asked.min(now) > ASK_AGAIN {
             self.ask(cx, leader);

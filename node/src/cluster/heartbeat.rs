@@ -44,6 +44,7 @@ impl Member {
                 disk: DiskReport { healthy: self.is_fit(), ..self.disk },
                 wall: cx.now.wall,
                 clock_ahead: self.clock_ahead,
+                leaving: self.leaving,
             };
             self.send(node, Message::Heartbeat { sent: now, echo, info: Box::new(info) });
         }

@@ -33,6 +33,9 @@ pub struct Info {
     /// How far its wall clock is ahead of the others, when that bars it from leading; else 0.
     #[serde(default)]
     pub clock_ahead: Micros,
+    /// It is about to stop: whoever stays leads rather.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 impl Info {

@@ -94,6 +94,8 @@ pub enum Input {
     },
     /// These blobs were deleted, as [`Output::DropBlobs`] asked.
     BlobsDropped(Vec<BlobId>),
+    /// This node is about to stop: somebody else is to lead.
+    Leave,
     /// This node's copy of a blob is bad or gone; [`Storage`](super::Storage) does not show it as one any more.
     Damaged(BlobId),
 }
@@ -301,6 +303,9 @@ pub struct MemberStatus {
     /// Visible files that have a copy there.
     #[serde(default)]
     pub copies: u64,
+    /// Whether it is about to stop.
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 /// How far the draining of a node is.

@@ -142,7 +142,7 @@ impl Member {
         }
         // A lower leader linked both ways hands over to us.
         let lower = self.peers.all_linked(now).filter(|(_, p, said)| {
-            said.role == RoleName::Lead && p.info.rank < self.me.rank && now - p.asked.min(now) > 500 * MS
+            said.role == RoleName::Lead && p.precedence() < self.precedence() && now - p.asked.min(now) > 500 * MS
         });
         for leader in lower.map(|(id, ..)| id).collect::<Vec<_>>() {
             self.ask(cx, leader);

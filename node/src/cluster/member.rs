@@ -98,6 +98,8 @@ pub struct Member {
     pub(super) disk: DiskReport,
     /// How far our wall clock is ahead of the others', when that bars us from leading; else 0.
     pub(super) clock_ahead: Micros,
+    /// It is about to stop.
+    pub(super) leaving: bool,
     /// How many records of the promised epoch were logged up to which batch.
     logged_at: VecDeque<(u64, u64)>,
     /// How many records of the promised epoch are on the disk.
@@ -152,6 +154,7 @@ impl Member {
             presence: Presence::new(restored.astray, mono),
             disk: DiskReport::default(),
             clock_ahead: 0,
+            leaving: false,
             logged_at: VecDeque::new(),
             durable,
             acknowledged: 0,
@@ -191,6 +194,7 @@ impl Member {
             Input::Fetched { id, good } => self.fetch_ended(cx, id, good),
             Input::Merged { blob, hash } => self.merge_ended(cx, blob, hash),
             Input::BlobsDropped(blobs) => self.blobs_dropped(cx, &blobs),
+            Input::Leave => self.leave(),
             Input::Damaged(blob) => self.look_after(blob, cx.mono()),
         }
     }
@@ -337,7 +341,7 @@ impl Member {
         self.rng.next_u64() % bound.max(1)
     }
     pub(super) fn outranks_us(&self, node: NodeId) -> bool {
-        self.peers.all.get(&node).is_some_and(|p| p.info.rank > self.me.rank)
+        self.peers.all.get(&node).is_some_and(|p| p.precedence() > self.precedence())
     }
     /// Enters an epoch: it is persisted before anything that says so is sent.
     pub(super) fn promise(&mut self, epoch: Epoch) {

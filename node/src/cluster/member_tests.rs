@@ -101,6 +101,7 @@ impl Pair {
             disk: DiskReport { used: 0, free: 1 << 40, healthy: true },
             wall: NOON + (self.now.mono - 9_000_000 * MS),
             clock_ahead: 0,
+            leaving: false,
         }
     }
     /// Time passes, in ticks, with a heartbeat every quarter of a second.

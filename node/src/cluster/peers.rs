@@ -5,7 +5,7 @@ use super::info::{DiskReport, Info, RoleName};
 use super::io::Liveness;
 use super::marks::Marks;
 use super::skew::Readings;
-use super::types::{Micros, NodeId, PeerInfo};
+use super::types::{Micros, NodeId, PeerInfo, Rank};
 use std::collections::BTreeMap;
 
 /// One peer.
@@ -36,6 +36,16 @@ pub(super) struct Peer {
     /// Its clocks.
     pub(super) readings: Readings,
     shown: Liveness,
+}
+
+/// Who leads: of those that could, whoever stays rather than who is about to stop, and of several the highest rank.
+pub(super) type Precedence = (bool, Rank);
+
+impl Peer {
+    /// Against [`Member::precedence`](super::Member): as far as it said.
+    pub(super) fn precedence(&self) -> Precedence {
+        (!self.said.as_ref().is_some_and(|said| said.leaving), self.info.rank)
+    }
 }
 
 /// All peers ever met.

@@ -28,15 +28,21 @@ impl Member {
                 clock_ahead: self.peers.said(*id).map_or(0, |i| i.clock_ahead),
                 draining: self.draining(*id, now.mono, storage),
                 copies: self.log.state.copies.get(id).copied().unwrap_or(0),
+                leaving: self.peers.said(*id).is_some_and(|i| i.leaving),
             })
             .collect();
         let role = self.role_name().0;
-        let liveness = Liveness::Alive;
-        let (info, clock_ahead) = (self.me.clone(), self.clock_ahead);
-        let (draining, copies) =
-            (self.draining(info.node, now.mono, storage), self.log.state.copies.get(&info.node).copied());
-        let copies = copies.unwrap_or(0);
-        members.push(MemberStatus { info, liveness, role, behind: 0, disk: self.disk, clock_ahead, draining, copies });
+        members.push(MemberStatus {
+            info: self.me.clone(),
+            liveness: Liveness::Alive,
+            role,
+            behind: 0,
+            disk: self.disk,
+            clock_ahead: self.clock_ahead,
+            draining: self.draining(self.me.node, now.mono, storage),
+            copies: self.log.state.copies.get(&self.me.node).copied().unwrap_or(0),
+            leaving: self.leaving,
+        });
         members.sort_by(|a, b| a.info.name.cmp(&b.info.name));
         let state = &self.log.state;
         let is_down = |node: &NodeId| *node != self.me.node && self.peers.is_down(*node, now.mono);

@@ -127,6 +127,11 @@ impl ClusterHandle {
         self.command(Command::Input(Input::Damaged(blob))).await
     }
 
+    /// This node is about to stop: somebody else is to lead.
+    pub async fn leave(&self) -> Result<(), Stopped> {
+        self.command(Command::Input(Input::Leave)).await
+    }
+
     /// A [`Merge`](super::Order::Merge) ended: the hash of the new blob, if it is durable here.
     pub async fn merged(&self, blob: BlobId, hash: Option<Hash>) -> Result<(), Stopped> {
         self.command(Command::Input(Input::Merged { blob, hash })).await

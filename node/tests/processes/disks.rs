@@ -100,7 +100,10 @@ pub(crate) fn may_loop() -> bool {
 }
 
 /// A cluster's disks go with it, and before it: a mount in its directory would stay.
-pub(crate) fn run(environment: &[(&'static str, &str)], test: impl FnOnce(&mut Cluster, &mut Vec<Disk>) -> Outcome) -> Outcome {
+pub(crate) fn run(
+    environment: &[(&'static str, &str)],
+    test: impl FnOnce(&mut Cluster, &mut Vec<Disk>) -> Outcome,
+) -> Outcome {
     let mut disks = Vec::new();
     Cluster::run(environment, |cluster| {
         let outcome = test(cluster, &mut disks);

@@ -75,6 +75,15 @@ fn finishes(of_leader: bool) -> Outcome {
         let (_, figures) = page(shown, "/metrics")?;
         ensure(figures.contains("\ntrebol_transfers_open{direction=\"in\"} 1\n"), || figures.clone())?;
 
+        if of_leader {
+            let (other, left) = ((node + 1) % 5, cluster.status(node)?["node"].clone());
+            wait_for("another node to lead while this one drains", START, || {
+                let leader = cluster.status(other)?["leader"].clone();
+                ensure(leader.is_string() && leader != left, || format!("{leader} leads"))
+            })?;
+            let reply = cluster.session(other)?.put("/meanwhile", b"led by another")?;
+            ensure(reply.code == 226, || reply.text)?;
+        }
         data.write_all(&bytes[SIZE / 2..])?;
         data.close()?;
         let reply = busy.reply()?;

@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     Pause,
     /// The leader's does.
     PauseLeader,
+    /// A process is told to stop: it says that it leaves, ends a while later, and is started again.
+    Leave,
+    /// The leader's is.
+    LeaveLeader,
     /// All that a node sends or is sent takes long.
     Delay,
     /// Some links take long, and others overtake them.
@@ -71,13 +75,15 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::Crash,
         Self::CrashLeader,
         Self::PowerLoss,
         Self::CrashMany,
         Self::Pause,
         Self::PauseLeader,
+        Self::Leave,
+        Self::LeaveLeader,
         Self::Delay,
         Self::Reorder,
         Self::Drop,
@@ -231,6 +237,8 @@ impl World {
             Kind::Join | Kind::Wipe => self.crash(at, true, span)?,
             Kind::Pause if self.processes[at].runs(self.now) => self.pause(at, span),
             Kind::PauseLeader if self.processes[leader].runs(self.now) => self.pause(leader, span),
+            Kind::Leave if self.processes[at].runs(self.now) => self.leave(at, span),
+            Kind::LeaveLeader if self.processes[leader].runs(self.now) => self.leave(leader, span),
             Kind::Delay => {
                 self.net.slow_node(at, self.now + span);
                 self.disturb(span);

@@ -64,3 +64,12 @@ impl History {
         self.digest
     }
 }
+
+/// A debug text of bounded length.
+pub(crate) fn brief(what: &impl std::fmt::Debug) -> String {
+    let text = format!("{what:?}");
+    match text.char_indices().nth(400) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

@@ -3,8 +3,9 @@
 //! sends them again: they arrive late when it is mended soon, and are lost when the connection starves first. Never a
 //! byte: messages travel as values.
 
+use crate::sim::history::brief;
 use crate::sim::rng::Rng;
-use crate::sim::world::{SECOND, Step, Time, World, brief};
+use crate::sim::world::{SECOND, Step, Time, World};
 use node::cluster::{Input, MS, Message};
 use std::collections::BTreeSet;
 

@@ -159,6 +159,13 @@ impl World {
         self.plan(back, Step::Start { at });
         Ok(())
     }
+    /// The operator stops the process: it says that it leaves, ends within seconds, and is started again. Where faults are over
+    /// before that, it goes on for ever as one that leaves.
+    pub(crate) fn leave(&mut self, at: usize, span: Time) {
+        self.history.note(self.now, || format!("LEAVE {at}, to end in {} ms", span.min(4 * SECOND) / MS));
+        self.push(at, Input::Leave);
+        self.plan(span.min(4 * SECOND), Step::Stop(at, self.processes[at].boot));
+    }
     /// A node that was not there joins with nothing; false when there is none left.
     pub(crate) fn join(&mut self, wait: Time) -> bool {
         let Some(spare) = (0..self.processes.len()).find(|n| self.processes[*n].gone && self.processes[*n].boot == 0)

@@ -4,7 +4,7 @@ use crate::sim::check::copies::unrepaired;
 use crate::sim::check::{Broken, Truth};
 use crate::sim::clients::{Client, Reading, Session};
 use crate::sim::fetches::{Fetch, Merge};
-use crate::sim::history::{Detail, History};
+use crate::sim::history::{Detail, History, brief};
 use crate::sim::nemesis::LEADER_WITHIN;
 use crate::sim::net::{Net, Passage};
 use crate::sim::plan::{LEAST_OPS, LEAST_TIME, Plan};
@@ -91,6 +91,7 @@ pub(crate) enum Step {
         b: usize,
         number: u32,
     },
+    Stop(usize, u32),
     Watch,
 }
 
@@ -262,6 +263,7 @@ impl World {
             Step::Cut(pairs) => self.cut(&pairs),
             Step::Mend(pairs) => self.mend(&pairs),
             Step::Starve { a, b, number } => self.starve(a, b, number),
+            Step::Stop(at, boot) if !self.calm && self.processes[at].boot == boot => self.crash(at, false, SECOND)?,
             Step::Watch => self.watch_groups()?,
             _ => {} // of an earlier start
         }
@@ -345,14 +347,14 @@ impl World {
     /// Three copies of everything, where the registers say, and no more.
     fn be_repaired(&mut self) -> Result<(), Broken> {
         let (began, limit) = (self.now, self.plan.config.repair_after + REPAIRED_WITHIN);
-        let mut quiet = 0;
+        let (mut quiet, mut last) = (0, String::new());
         while quiet < 12 {
             self.until(self.now + 100 * MS)?;
-            let lacking = unrepaired(&self.processes);
-            quiet = if lacking.is_none() && self.one_leader() && self.agreed() { quiet + 1 } else { 0 };
+            let apart = || (!self.one_leader() || !self.equal()).then(|| "no agreement".to_owned());
+            let lacking = unrepaired(&self.processes).or_else(apart);
+            (quiet, last) = lacking.map_or((quiet + 1, last), |lacking| (0, lacking));
             if self.now > began + limit {
-                let what = lacking.unwrap_or_else(|| "no agreement".into());
-                return Err(Broken::new("I3", format!("{} s after rest {what}", limit / SECOND)));
+                return Err(Broken::new("I3", format!("{} s after rest, or just before, {last}", limit / SECOND)));
             }
         }
         self.totals.repaired_after = self.totals.repaired_after.max(self.now - began);
@@ -382,17 +384,12 @@ impl World {
     }
     /// All logs and indexes are the same and on their disks.
     fn agreed(&self) -> bool {
-        let mut states = self.processes.iter().filter(|p| !p.gone).map(|p| (p.disk.unwritten(), &p.disk.shown.state));
-        let Some((_, first)) = states.clone().next() else { return true };
-        states.all(|(unwritten, state)| unwritten == 0 && state.logged == first.logged && state.applied == first.logged)
+        self.equal() && self.processes.iter().all(|p| p.gone || p.disk.unwritten() == 0)
     }
-}
-
-/// A debug text of bounded length.
-pub(crate) fn brief(what: &impl std::fmt::Debug) -> String {
-    let text = format!("{what:?}");
-    match text.char_indices().nth(400) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+    /// Whether all have logged and applied the same. Something may still be on its way to a disk: outcomes expire one by one.
+    fn equal(&self) -> bool {
+        let mut states = self.processes.iter().filter(|p| !p.gone).map(|p| &p.disk.shown.state);
+        let Some(first) = states.clone().next() else { return true };
+        states.all(|state| state.logged == first.logged && state.applied == first.logged)
     }
 }

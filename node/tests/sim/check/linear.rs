@@ -10,8 +10,9 @@
 
 use super::{Broken, Truth};
 use crate::sim::disk::Tables;
+use crate::sim::history::brief;
 use crate::sim::process::index;
-use crate::sim::world::{Time, brief};
+use crate::sim::world::Time;
 use histories::{Act, Blocked, FileModel, Initially, Limits, Operation, Seeing, Seen, Verdict, Window, check, cut};
 use node::cluster::{Change, Epoch, Event, Message, NodeId, OpId, Output, Position, Refusal, Version};
 use node::path::FtpPath;
