@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, Host};
 use crate::engine::{Engine, membership};
 use crate::name::{self, Name, NodeName};
-use crate::observed::{HostSeen, Membership, NodeSeen, Observed, SwarmSeen, TaskSeen};
+use crate::observed::{Failure, HostSeen, Membership, NodeSeen, Observed, SwarmSeen, TaskSeen};
 use anyhow::{Context, Result};
 use bollard::models::{NodeState, Service, Task};
 use bollard::query_parameters::{
@@ -184,15 +184,12 @@ async fn newest_tasks(engine: &Engine, services: &[Service]) -> Result<BTreeMap<
     tasks.sort_by(|a, b| (wanted(a), &a.created_at).cmp(&(wanted(b), &b.created_at)));
     let mut newest: BTreeMap<String, TaskSeen> = BTreeMap::new();
     for task in tasks {
-        let service = task.service_id.clone().unwrap_or_default();
         let mut seen = task_seen(&task);
-        // A task that is being made has nothing to say yet; why the one before it failed, made alike, is what people ask.
-        let alike = |before: &&TaskSeen| before.fingerprint == seen.fingerprint;
-        if let Some(before) = newest.get(&service).filter(alike).filter(|_| seen.error.is_none() && !seen.is_healthy())
-        {
-            seen.error = before.error.clone();
+        let before = task.service_id.as_ref().and_then(|service| newest.get(service));
+        if let Some(before) = before.filter(|before| before.fingerprint == seen.fingerprint) {
+            seen.failure = seen.failure.or_else(|| before.failure.clone());
         }
-        newest.insert(service, seen);
+        newest.insert(task.service_id.unwrap_or_default(), seen);
     }
     Ok(newest)
 }
@@ -204,9 +201,12 @@ fn task_seen(task: &Task) -> TaskSeen {
     let state = status.state.map(|state| state.to_string()).unwrap_or_default();
     // A task that waits for a place says so in its error; one that runs may still carry a remark.
     let error = status.err.filter(|error| !error.is_empty() && state != "running");
+    let failed = ["failed", "rejected"].contains(&state.as_str());
+    let failure = error.clone().filter(|_| failed).zip(task.id.clone()).map(|(error, task)| Failure { task, error });
     TaskSeen {
         state,
         error,
+        failure,
         container: status.container_status.and_then(|container| container.container_id).filter(|id| !id.is_empty()),
         fingerprint: labels.get(name::SPEC).cloned().unwrap_or_default(),
         force: spec.force_update.unwrap_or(0),

@@ -4,7 +4,7 @@
 mod image;
 mod root;
 
-pub use image::image;
+pub use image::{image, image_name};
 
 use crate::cluster::Host;
 use crate::engine::{Engine, unless_missing, words};

@@ -83,6 +83,8 @@ pub struct TaskSeen {
     pub state: String,
     /// Why it does not run, in the engine's words.
     pub error: Option<String>,
+    /// The newest one that was made alike and failed.
+    pub failure: Option<Failure>,
     /// Its container.
     pub container: Option<String>,
     /// What its service was made from when it was started.
@@ -91,7 +93,20 @@ pub struct TaskSeen {
     pub force: u64,
 }
 
+/// A task that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its id: another one has failed again.
+    pub task: String,
+    /// Why, in the engine's words.
+    pub error: String,
+}
+
 impl TaskSeen {
+    /// Why it does not run: its own words, else those of the one before it.
+    pub fn complaint(&self) -> Option<&str> {
+        self.error.as_deref().or_else(|| self.failure.as_ref().map(|failure| failure.error.as_str()))
+    }
     /// Running, which on a swarm means that its health check has succeeded.
     pub fn is_healthy(&self) -> bool {
         self.state == "running"

@@ -1,6 +1,7 @@
 //! Performs steps. Each one may have been done before, by a run that was interrupted: what is there already, or gone
 //! already, is as good as done. Never decides what to do.
 
+mod fault;
 mod hosts;
 mod nodes;
 mod things;

@@ -67,7 +67,7 @@ impl Deployment {
             let there = &seen.nodes[node];
             let member = view.as_ref().and_then(|view| view.member(&node.to_string()));
             if !there.task.is_healthy() {
-                let why = there.task.error.clone().map(|error| format!(": {error}")).unwrap_or_default();
+                let why = there.task.complaint().map(|error| format!(": {error}")).unwrap_or_default();
                 faults.push(format!("node {node} is not running{why}"));
             }
             let address = self.cluster.host(&node.host).map(|host| host.address.to_string()).unwrap_or_default();

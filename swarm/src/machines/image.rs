@@ -22,8 +22,7 @@ const PULL: Duration = Duration::from_secs(300);
 
 /// Makes the image on `outer`, unless it is there; its name.
 pub async fn image(outer: &Engine, labels: &BTreeMap<String, String>, progress: &Progress) -> Result<String> {
-    let hash = blake3::hash([START, FROM_DIND, FROM_ROOT, root::EDITION].concat().as_bytes());
-    let image = format!("{REPOSITORY}:{}", &hash.to_hex()[..12]);
+    let image = image_name();
     if outer.docker.inspect_image(&image).await.is_ok() {
         return Ok(image);
     }
@@ -45,6 +44,12 @@ pub async fn image(outer: &Engine, labels: &BTreeMap<String, String>, progress: 
     };
     build(outer, &image, context(FROM_ROOT, Some(&root))?, labels).await?;
     Ok(image)
+}
+
+/// How the image of a machine is called; follows from what it is made with.
+pub fn image_name() -> String {
+    let hash = blake3::hash([START, FROM_DIND, FROM_ROOT, root::EDITION].concat().as_bytes());
+    format!("{REPOSITORY}:{}", &hash.to_hex()[..12])
 }
 
 /// Whether the engine has Docker's own image, or gets it.

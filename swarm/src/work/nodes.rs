@@ -1,7 +1,7 @@
 //! Storage nodes: start, replace one after the other, drain, take away.
 
 use super::{Work, until};
-use crate::ask::{Output, View, exec};
+use crate::ask::{self, Output, View, exec};
 use crate::engine::{is_there, unless_missing};
 use crate::look::{by_cluster, look};
 use crate::name::{self, NodeName};
@@ -110,7 +110,10 @@ impl Work<'_> {
 
     /// Runs `trebol …` in the first node that does what it is told; the last complaint if none does.
     async fn order(&self, but: &[NodeName], command: &[&str]) -> Result<Output> {
-        let seen = self.look().await?;
+        self.order_one(&self.look().await?, but, command).await
+    }
+
+    async fn order_one(&self, seen: &Observed, but: &[NodeName], command: &[&str]) -> Result<Output> {
         let mut complaint = anyhow!("no node of cluster {} is running", self.wanted.cluster.name);
         for (node, seen) in seen.nodes.iter().filter(|(node, seen)| !but.contains(node) && seen.task.is_healthy()) {
             let Some(container) = &seen.task.container else { continue };
@@ -123,9 +126,19 @@ impl Work<'_> {
         Err(complaint)
     }
 
-    /// The cluster as a node sees it that is none of `but`.
+    /// The cluster as its leader sees it, who alone knows how far behind each other node is; if that one does not answer, as
+    /// another does. None of `but`.
     pub(super) async fn view(&self, but: &[NodeName]) -> Result<View> {
-        self.order(but, &["trebol", "status", "--json"]).await?.stdout.parse()
+        let seen = self.look().await?;
+        let view: View = self.order_one(&seen, but, &["trebol", "status", "--json"]).await?.stdout.parse()?;
+        let leader = view.leader_name().and_then(|name| name.parse::<NodeName>().ok());
+        if let Some(leader) = leader.filter(|leader| !but.contains(leader))
+            && let Some(container) = seen.nodes.get(&leader).and_then(|seen| seen.task.container.as_ref())
+            && let Ok(leaders) = ask::view(self.engines.of(&leader.host)?, container).await
+        {
+            return Ok(leaders);
+        }
+        Ok(view)
     }
 
     /// The same, again and again while there is no leader to take the order.

@@ -1,22 +1,19 @@
-//! Waits for nodes: until their containers are healthy, until they agree with the others. What will not mend itself (a
-//! port that another program has, an image that is not there) ends the wait early, with one sentence.
+//! Waits for nodes: until their containers are healthy, until they agree with the others. What will not mend itself
+//! ([`super::fault`]) ends the wait early.
 
-use super::{LOOK, Work, until};
+use super::fault::Patience;
+use super::{Work, until};
 use crate::ask::View;
-use crate::name::{self, NodeName};
+use crate::name::NodeName;
 use crate::observed::{NodeSeen, Observed, TaskSeen};
 use anyhow::{Result, bail};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::time::Duration;
 
 /// For containers to be healthy.
 const START: Duration = Duration::from_secs(180);
 /// For nodes to agree, once all are healthy.
 const AGREE: Duration = Duration::from_secs(120);
-/// A failure that will not mend itself is believed after this, for an old container may just be letting go.
-const BELIEVED: Duration = Duration::from_secs(4);
-/// Beyond what nodes are given to drain: Swarm starts no container before the one that has its ports is gone.
-const GONE: Duration = Duration::from_secs(30);
 /// Records that a node may be behind, while clients write.
 const IN_FLIGHT: u64 = 200;
 /// Copies of a file.
@@ -25,15 +22,12 @@ const COPIES: usize = 3;
 impl Work<'_> {
     /// Until the containers of these nodes are healthy, and those that shall be.
     pub async fn await_started(&self, nodes: &[NodeName]) -> Result<()> {
-        let (last, hopeless) = (RefCell::new(Observed::default()), Cell::new(Duration::ZERO));
+        let (last, patience) = (RefCell::new(Observed::default()), RefCell::new(Patience::default()));
         let started = until(START, async || {
             let seen = self.look().await?;
             let late: Vec<&NodeName> = nodes.iter().filter(|node| !self.is_started(node, &seen)).collect();
-            let fault = late.iter().find_map(|node| self.fault(node, seen.nodes.get(node)?.task.error.as_deref()?));
-            hopeless.set(if fault.is_some() { hopeless.get() + LOOK } else { Duration::ZERO });
-            if let Some((fault, believed)) = fault
-                && hopeless.get() >= believed
-            {
+            let tasks = late.iter().filter_map(|node| Some((*node, &seen.nodes.get(node)?.task)));
+            if let Some(fault) = patience.borrow_mut().ends(self.wanted, tasks) {
                 bail!("{fault}");
             }
             let done = late.is_empty();
@@ -55,37 +49,6 @@ impl Work<'_> {
             seen.task.is_healthy() && seen.task.fingerprint == wanted && seen.task.force >= self.force
         };
         seen.nodes.get(node).is_some_and(fits)
-    }
-
-    /// The sentence for an error that waiting does not mend, and how long that is waited for all the same.
-    fn fault(&self, node: &NodeName, error: &str) -> Option<(String, Duration)> {
-        let (host, cluster) = (&node.host, &self.wanted.cluster);
-        let error = error.trim();
-        let said = |words: &[&str]| words.iter().any(|words| error.contains(words));
-        let by_swarm = said(&["host-mode port already in use"]);
-        if by_swarm || said(&["address already in use", "port is already allocated"]) {
-            let own: Vec<u16> = std::iter::once(cluster.ftp_port(node)).chain(cluster.passive_ports(node)).collect();
-            let is_named = |port: &&u16| said(&[&format!(":{port}:"), &format!(":{port} ")]);
-            let named = own.iter().find(is_named);
-            let port = named.map_or_else(|| "one of its ports".to_owned(), |port| format!("port {port}"));
-            let advice =
-                "stop the program that has it, or set other ports (ftp_port, passive_port); then run `up` again";
-            let believed = if by_swarm { Duration::from_secs(cluster.drain_s()) + GONE } else { BELIEVED };
-            return Some((format!("node {node}: {port} is taken on host {host}; {advice}"), believed));
-        }
-        if said(&["No such image", "no such image"]) {
-            let image = &self.wanted.image;
-            return Some((
-                format!("node {node}: host {host} has no image {image}; `up` carries it there again"),
-                BELIEVED,
-            ));
-        }
-        if said(&["no suitable node"]) {
-            let label = name::host_label(&cluster.name);
-            let lacking = "no machine of the swarm that can run it is labelled";
-            return Some((format!("node {node}: {lacking} {label}={host} ({error}); `up` labels it again"), BELIEVED));
-        }
-        None
     }
 
     /// Until these nodes are members that have what the others have, and no copy is missing.
@@ -136,8 +99,10 @@ pub fn synchronised(view: &View, nodes: &[NodeName]) -> std::result::Result<(), 
 /// What a task does that is not healthy.
 fn describe(task: Option<&TaskSeen>) -> String {
     match task {
-        Some(TaskSeen { state, error: Some(error), .. }) => format!("{state}, {error}"),
-        Some(TaskSeen { state, .. }) if !state.is_empty() => state.clone(),
+        Some(task) if !task.state.is_empty() => match task.complaint() {
+            Some(error) => format!("{}, {error}", task.state),
+            None => task.state.clone(),
+        },
         _ => "the swarm has made no task for it".to_owned(),
     }
 }

@@ -81,9 +81,11 @@ impl Bed {
         let dir = tempfile::tempdir()?;
         Ok(Self { runtime, engine, image, dir, next: AtomicU16::new(22_000) })
     }
-    /// Removes the image. What cannot be removed now is swept by the next run.
+    /// Removes the images. What cannot be removed now is swept by the next run.
     pub(crate) fn clear(&self) {
-        let _ = self.runtime.block_on(swarm::image::remove(&self.engine, &self.image));
+        for image in [&self.image, &swarm::machines::image_name()] {
+            let _ = self.runtime.block_on(swarm::image::remove(&self.engine, image));
+        }
     }
     /// A directory of this run.
     pub(crate) fn dir(&self) -> &Path {
