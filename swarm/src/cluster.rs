@@ -218,6 +218,10 @@ impl Cluster {
         let first = self.passive_port + (node.index - 1) * self.passive_per_node;
         first..=first + (self.passive_per_node - 1)
     }
+    /// All ports of its host that a node has, that for clients first.
+    pub fn ports(&self, node: &NodeName) -> impl Iterator<Item = u16> + use<> {
+        std::iter::once(self.ftp_port(node)).chain(self.passive_ports(node))
+    }
     /// What cannot work, in a sentence.
     pub fn check(&self) -> Result<()> {
         self.check_hosts()?;

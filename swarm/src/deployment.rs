@@ -22,7 +22,7 @@ pub use report::{NodeReport, Report};
 use crate::ask::{self, Output, View};
 use crate::cluster::Cluster;
 use crate::image::Source;
-use crate::look::{Engines, look};
+use crate::look::{Engines, look_at_nodes};
 use crate::name::NodeName;
 use crate::observed::Observed;
 use crate::progress::Progress;
@@ -106,8 +106,8 @@ impl Deployment {
     /// The container that a node runs in now, on its host's engine.
     pub async fn container(&self, node: &NodeName) -> Result<String> {
         self.cluster.host(&node.host)?;
-        let seen = look(&self.cluster, &self.engines, &Default::default()).await?;
-        let task = seen.nodes.get(node).map(|seen| &seen.task);
+        let seen = look_at_nodes(&self.cluster.name, self.engines.manager()).await?;
+        let task = seen.get(node).map(|seen| &seen.task);
         let task = task.with_context(|| format!("cluster {} has no node {node}", self.cluster.name))?;
         task.container.clone().filter(|_| task.is_healthy()).with_context(|| format!("node {node} is not running"))
     }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::time::Duration;
 
 /// Repository of images that are built here. No registry is called that: an engine that tries to pull one before it looks
 /// at home is refused at once, by itself.
@@ -25,6 +26,8 @@ pub const BUILT: &str = "trebol.image";
 const DOCKERFILE: &str = include_str!("../../images/node/Dockerfile");
 /// Largest binary, in bytes.
 const BINARY_MAX: u64 = 1 << 30;
+/// For an image to reach another engine, by a slow line.
+const CARRY: Duration = Duration::from_secs(1800);
 
 /// Whether an image was built here, and no registry has it.
 pub fn is_local(image: &str) -> bool {
@@ -111,7 +114,9 @@ async fn check_architecture(engine: &Engine) -> Result<()> {
 pub async fn carry(from: &Engine, to: &Engine, image: &str) -> Result<()> {
     let whole = from.docker.export_image(image);
     let options = ImportImageOptionsBuilder::default().quiet(true).build();
-    let mut answers = Box::pin(to.docker.import_image_stream(options, whole, None));
+    // An engine answers once it has all of it.
+    let patient = to.docker.clone().with_timeout(CARRY);
+    let mut answers = Box::pin(patient.import_image_stream(options, whole, None));
     while let Some(answer) = answers.next().await {
         answer.map_err(|error| to.failed(&format!("take the image {image}"), &error))?;
     }

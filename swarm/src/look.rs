@@ -1,15 +1,19 @@
 //! Looks at the engines: what is there of a cluster. Changes nothing.
 
+mod nodes;
+
+pub use nodes::look_at_nodes;
+
 use crate::cluster::{Cluster, Host};
 use crate::engine::{Engine, membership};
-use crate::name::{self, Name, NodeName};
-use crate::observed::{Failure, HostSeen, Membership, NodeSeen, Observed, SwarmSeen, TaskSeen};
+use crate::name::{self, Name};
+use crate::observed::{HostSeen, Membership, Observed, SwarmSeen};
 use anyhow::{Context, Result};
-use bollard::models::{NodeState, Service, Task};
+use bollard::models::{NodeState, Service};
 use bollard::query_parameters::{
-    ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListSecretsOptionsBuilder, ListServicesOptions,
-    ListTasksOptionsBuilder, ListVolumesOptionsBuilder,
+    ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListSecretsOptionsBuilder, ListVolumesOptionsBuilder,
 };
+use nodes::{node_of, nodes_of, services};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// From this on a machine is not lost by some missed heartbeats, in nanoseconds. Swarm's default is 5 s.
@@ -102,7 +106,7 @@ async fn look_at_swarm(cluster: &Cluster, engine: &Engine, observed: &mut Observ
     let docker = &engine.docker;
     let swarm = docker.inspect_swarm().await.map_err(|error| engine.failed("look at the swarm", &error))?;
     let spec = swarm.spec.unwrap_or_default();
-    let ours = spec.labels.unwrap_or_default().get(name::CLUSTER).is_some_and(|label| *label == cluster.name.as_str());
+    let ours = spec.labels.unwrap_or_default().contains_key(name::CLUSTER);
     let patient = spec.dispatcher.and_then(|dispatcher| dispatcher.heartbeat_period).is_some_and(|ns| ns >= PATIENT);
     let mut seen = SwarmSeen { ours, patient, ..SwarmSeen::default() };
 
@@ -133,82 +137,11 @@ async fn look_at_swarm(cluster: &Cluster, engine: &Engine, observed: &mut Observ
     let networks = networks.map_err(|error| engine.failed("list networks", &error))?;
     observed.network = networks.iter().any(|network| network.name.as_deref() == Some(&name::network(&cluster.name)));
 
-    let services = docker.list_services(None::<ListServicesOptions>).await;
-    let services = services.map_err(|error| engine.failed("list services", &error))?;
+    let services = services(engine).await?;
     let (own, foreign): (Vec<Service>, Vec<Service>) =
-        services.into_iter().partition(|service| node_of(cluster, service).is_some());
+        services.into_iter().partition(|service| node_of(&cluster.name, service).is_some());
     seen.foreign_services = foreign.len();
     observed.swarm = Some(seen);
-    let tasks = newest_tasks(engine, &own).await?;
-    for service in own {
-        let Some(node) = node_of(cluster, &service) else { continue };
-        observed.nodes.insert(node, node_seen(&service, &tasks));
-    }
+    observed.nodes = nodes_of(&cluster.name, engine, &own).await?;
     Ok(())
-}
-
-/// The node whose service this is.
-fn node_of(cluster: &Cluster, service: &Service) -> Option<NodeName> {
-    let spec = service.spec.as_ref()?;
-    let labels = spec.labels.as_ref()?;
-    if labels.get(name::CLUSTER)? != cluster.name.as_str() {
-        return None;
-    }
-    name::node_of_service(&cluster.name, spec.name.as_deref()?)
-}
-
-fn node_seen(service: &Service, tasks: &BTreeMap<String, TaskSeen>) -> NodeSeen {
-    let spec = service.spec.clone().unwrap_or_default();
-    let replicated = spec.mode.and_then(|mode| mode.replicated);
-    let container = spec.task_template.and_then(|task| task.container_spec);
-    NodeSeen {
-        fingerprint: spec.labels.and_then(|mut labels| labels.remove(name::SPEC)).unwrap_or_default(),
-        image: container.and_then(|container| container.image).unwrap_or_default(),
-        replicas: replicated.and_then(|replicated| replicated.replicas).unwrap_or(0),
-        task: service.id.as_ref().and_then(|id| tasks.get(id)).cloned().unwrap_or_default(),
-        draining: false,
-    }
-}
-
-/// The task of each service that shall run, or else its newest.
-async fn newest_tasks(engine: &Engine, services: &[Service]) -> Result<BTreeMap<String, TaskSeen>> {
-    if services.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let ids: Vec<String> = services.iter().filter_map(|service| service.id.clone()).collect();
-    let options = ListTasksOptionsBuilder::default().filters(&HashMap::from([("service", ids)])).build();
-    let tasks = engine.docker.list_tasks(Some(options)).await;
-    let mut tasks = tasks.map_err(|error| engine.failed("list tasks", &error))?;
-    // The last one of a service wins: those that shall run, the newest of them.
-    let wanted = |task: &Task| task.desired_state.as_ref().is_some_and(|state| state.to_string() == "running");
-    tasks.sort_by(|a, b| (wanted(a), &a.created_at).cmp(&(wanted(b), &b.created_at)));
-    let mut newest: BTreeMap<String, TaskSeen> = BTreeMap::new();
-    for task in tasks {
-        let mut seen = task_seen(&task);
-        let before = task.service_id.as_ref().and_then(|service| newest.get(service));
-        if let Some(before) = before.filter(|before| before.fingerprint == seen.fingerprint) {
-            seen.failure = seen.failure.or_else(|| before.failure.clone());
-        }
-        newest.insert(task.service_id.unwrap_or_default(), seen);
-    }
-    Ok(newest)
-}
-
-fn task_seen(task: &Task) -> TaskSeen {
-    let status = task.status.clone().unwrap_or_default();
-    let spec = task.spec.clone().unwrap_or_default();
-    let labels = spec.container_spec.and_then(|container| container.labels).unwrap_or_default();
-    let state = status.state.map(|state| state.to_string()).unwrap_or_default();
-    // A task that waits for a place says so in its error; one that runs may still carry a remark.
-    let error = status.err.filter(|error| !error.is_empty() && state != "running");
-    let failed = ["failed", "rejected"].contains(&state.as_str());
-    let failure = error.clone().filter(|_| failed).zip(task.id.clone()).map(|(error, task)| Failure { task, error });
-    TaskSeen {
-        state,
-        error,
-        failure,
-        container: status.container_status.and_then(|container| container.container_id).filter(|id| !id.is_empty()),
-        fingerprint: labels.get(name::SPEC).cloned().unwrap_or_default(),
-        force: spec.force_update.unwrap_or(0),
-    }
 }

@@ -53,7 +53,7 @@ pub enum Membership {
 pub struct SwarmSeen {
     /// The machines that are in it, and whether the manager hears them.
     pub machines: BTreeMap<String, bool>,
-    /// Whether this crate initialised it for this cluster.
+    /// Whether this crate began it, for this cluster or another.
     pub ours: bool,
     /// Whether lost heartbeats of a machine count only after minutes.
     pub patient: bool,
@@ -72,6 +72,8 @@ pub struct NodeSeen {
     pub replicas: i64,
     /// What its newest task does.
     pub task: TaskSeen,
+    /// The ports of its host that it has.
+    pub ports: BTreeSet<u16>,
     /// Whether the cluster is moving its copies away.
     pub draining: bool,
 }

@@ -8,7 +8,7 @@ use crate::observed::{HostSeen, Membership, NodeSeen, Observed};
 use crate::step::Step;
 use crate::wanted::Wanted;
 use anyhow::{Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The cluster with as many nodes on each host as there are, where that is more than was asked for: a storage node is only
 /// ever taken away by `scale`, which drains it. With a sentence if that made a difference.
@@ -55,6 +55,7 @@ pub fn grow(wanted: &Wanted, observed: &Observed) -> Result<Plan> {
         plan.steps.push(Step::KeepNode { node: node.clone() });
     }
     plan.steps.extend(updates(wanted, observed, &nodes));
+    check_ports(wanted, observed, &plan.steps)?;
     let used: Vec<&String> = wanted.secrets.values().collect();
     for name in observed.secrets.iter().filter(|name| !used.contains(name)) {
         plan.steps.push(Step::RemoveSecret { name: name.clone() });
@@ -68,11 +69,11 @@ fn check_authority(wanted: &Wanted, observed: &Observed) -> Result<()> {
     match (&observed.authority, &wanted.authority) {
         (Some(_), None) => bail!(
             "cluster {name} is there and its certificate authority is not on this machine: bring its state directory here \
-             (--state), or take the cluster down"
+             (--state); if it is lost, `down` and `up` keep the files and make a new one"
         ),
         (Some(theirs), Some(ours)) if theirs != ours => bail!(
             "cluster {name} trusts another certificate authority than the one in the state directory: name the right \
-             directory (--state), or take the cluster down"
+             directory (--state); if it is lost, `down` and `up` keep the files and make a new one"
         ),
         _ => Ok(()),
     }
@@ -172,6 +173,26 @@ fn updates(wanted: &Wanted, observed: &Observed, nodes: &[NodeName]) -> Vec<Step
         .collect();
     changed.sort_by_key(|(healthy, _, _)| *healthy);
     changed.into_iter().map(|(_, node, why)| Step::UpdateNode { node: node.clone(), why }).collect()
+}
+
+/// Ports move node by node, so none may have to wait for one that another node gives up later.
+fn check_ports(wanted: &Wanted, observed: &Observed, steps: &[Step]) -> Result<()> {
+    let mut held: BTreeMap<&NodeName, BTreeSet<u16>> =
+        observed.nodes.iter().map(|(node, seen)| (node, seen.ports.clone())).collect();
+    for step in steps {
+        let (Step::CreateNode { node } | Step::UpdateNode { node, .. }) = step else { continue };
+        let own: BTreeSet<u16> = wanted.cluster.ports(node).collect();
+        let other =
+            held.iter().find(|(other, ports)| **other != node && other.host == node.host && !ports.is_disjoint(&own));
+        if let Some((other, _)) = other {
+            bail!(
+                "node {node} would need a port that {other} has until later: move ftp_port and passive_port by more than all \
+                 nodes of a host have, or take the cluster down first, which keeps the files"
+            );
+        }
+        held.insert(node, own);
+    }
+    Ok(())
 }
 
 /// Adds the replacement of all other nodes, in the same order.

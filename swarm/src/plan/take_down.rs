@@ -1,11 +1,11 @@
 //! Everything away again. Volumes stay unless that is asked for: a cluster that is brought up again finds its files.
 
 use super::Plan;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Host};
 use crate::image;
 use crate::observed::{Membership, Observed};
 use crate::step::Step;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,16 +47,22 @@ pub fn take_down(cluster: &Cluster, images: &BTreeSet<String>, observed: &Observ
     plan
 }
 
-/// The swarm ends where it was begun for this cluster and serves nobody else; the manager leaves last.
+/// A swarm that was begun here ends once it serves nobody else and has no other machines; the manager leaves last.
 fn departures(cluster: &Cluster, observed: &Observed) -> Vec<Step> {
     let Some(swarm) = &observed.swarm else { return Vec::new() };
     let hosts = cluster.hosts.iter().rev().filter_map(|host| Some((host, observed.hosts.get(&host.name)?)));
-    if swarm.ours && swarm.foreign_services == 0 {
-        let inside = hosts.filter(|(_, seen)| match &seen.membership {
-            Membership::Manager(id) | Membership::Worker(id) => swarm.machines.contains_key(id),
-            Membership::Outside | Membership::Unusable(_) => false,
-        });
-        return inside.map(|(host, _)| Step::LeaveSwarm { host: host.name.clone() }).collect();
+    let inside: BTreeMap<&String, &Host> = hosts
+        .clone()
+        .filter_map(|(host, seen)| match &seen.membership {
+            Membership::Manager(id) | Membership::Worker(id) => Some((id, host)),
+            Membership::Outside | Membership::Unusable(_) => None,
+        })
+        .collect();
+    // What left before stays listed as down.
+    let alone = swarm.machines.iter().filter(|(_, heard)| **heard).all(|(id, _)| inside.contains_key(id));
+    if swarm.ours && swarm.foreign_services == 0 && alone {
+        let leaves = hosts.filter(|(host, _)| inside.values().any(|inside| inside.name == host.name));
+        return leaves.map(|(host, _)| Step::LeaveSwarm { host: host.name.clone() }).collect();
     }
     hosts.filter(|(_, seen)| seen.labelled).map(|(host, _)| Step::UnlabelHost { host: host.name.clone() }).collect()
 }

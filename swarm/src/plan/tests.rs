@@ -43,7 +43,8 @@ fn node(name: &str) -> NodeName {
 fn node_seen(wanted: &Wanted, node: &NodeName) -> NodeSeen {
     let fingerprint = wanted.fingerprint(node);
     let task = TaskSeen { state: "running".to_owned(), fingerprint: fingerprint.clone(), ..TaskSeen::default() };
-    NodeSeen { fingerprint, image: wanted.image.clone(), replicas: 1, task, draining: false }
+    let ports = wanted.cluster.ports(node).collect();
+    NodeSeen { fingerprint, image: wanted.image.clone(), replicas: 1, task, ports, draining: false }
 }
 
 /// What performing a step leaves to be seen.
@@ -183,10 +184,12 @@ fn files_stay_unless_that_is_asked_for() {
 #[test]
 fn a_swarm_that_others_use_stays() {
     let wanted = wanted(&cluster(&[3]), IMAGE);
-    for (ours, foreign_services) in [(false, 0), (true, 1)] {
+    let foreign = |swarm: &mut SwarmSeen| swarm.ours = false;
+    let served = |swarm: &mut SwarmSeen| swarm.foreign_services = 1;
+    let larger = |swarm: &mut SwarmSeen| _ = swarm.machines.insert("another".to_owned(), true);
+    for change in [&foreign as &dyn Fn(&mut SwarmSeen), &served, &larger] {
         let mut observed = up(&wanted);
-        observed.swarm.as_mut().unwrap().ours = ours;
-        observed.swarm.as_mut().unwrap().foreign_services = foreign_services;
+        change(observed.swarm.as_mut().unwrap());
         let plan = take_down(&wanted.cluster, &BTreeSet::new(), &observed, TakeDown::default());
         assert!(plan.steps.contains(&Step::UnlabelHost { host: "h1".parse().unwrap() }));
         assert!(!plan.steps.iter().any(|step| matches!(step, Step::LeaveSwarm { .. })));
@@ -353,6 +356,20 @@ fn a_cluster_is_not_scaled_below_what_its_files_need() {
     assert!(refusal.contains("h1-4 is not running"), "{refusal}");
     let zones = Cluster { zones: 2, ..cluster(&[1, 1]) };
     assert!(spread(&zones, 1, None).is_err(), "zones are kept");
+}
+
+#[test]
+fn ports_move_up_and_not_into_each_other() {
+    let moved = |ftp_port: u16| {
+        let mut cluster = cluster(&[3]);
+        let observed = up(&wanted(&cluster, IMAGE));
+        cluster.ftp_port = ftp_port;
+        grow(&wanted(&cluster, IMAGE), &observed)
+    };
+    assert_eq!(moved(2200).unwrap().steps.len(), 3);
+    assert_eq!(moved(2122).unwrap().steps.len(), 3, "the last node gives way first");
+    let refusal = moved(2120).unwrap_err().to_string();
+    assert!(refusal.starts_with("node h1-3 would need a port that h1-2 has until later"), "{refusal}");
 }
 
 #[test]

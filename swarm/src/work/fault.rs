@@ -57,9 +57,7 @@ fn sentence(wanted: &Wanted, node: &NodeName, error: &str) -> Option<(String, Du
     let said = |words: &[&str]| words.iter().any(|words| error.contains(words));
     let by_swarm = said(&["host-mode port already in use"]);
     if by_swarm || said(&["address already in use", "port is already allocated"]) {
-        let own: Vec<u16> = std::iter::once(cluster.ftp_port(node)).chain(cluster.passive_ports(node)).collect();
-        let is_named = |port: &&u16| said(&[&format!(":{port}:"), &format!(":{port} ")]);
-        let named = own.iter().find(is_named);
+        let named = cluster.ports(node).find(|port| said(&[&format!(":{port}:"), &format!(":{port} ")]));
         let port = named.map_or_else(|| "one of its ports".to_owned(), |port| format!("port {port}"));
         let advice = "stop the program that has it, or set other ports (ftp_port, passive_port); then run `up` again";
         let believed = if by_swarm { Duration::from_secs(cluster.drain_s()) + GONE } else { BELIEVED };

@@ -3,16 +3,19 @@
 use super::{Work, until};
 use crate::ask::{self, Output, View, exec};
 use crate::engine::{is_there, unless_missing};
-use crate::look::{by_cluster, look};
+use crate::look::{by_cluster, look_at_nodes};
 use crate::name::{self, NodeName};
-use crate::observed::Observed;
+use crate::observed::NodeSeen;
 use crate::spec;
 use anyhow::{Context, Result, anyhow, bail};
 use bollard::models::ServiceSpec;
 use bollard::query_parameters::{InspectServiceOptions, ListContainersOptionsBuilder, UpdateServiceOptionsBuilder};
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// What the swarm says of nodes.
+pub(super) type Nodes = BTreeMap<NodeName, NodeSeen>;
 
 /// For containers to end, beyond what they are given to drain.
 const END: Duration = Duration::from_secs(45);
@@ -24,9 +27,9 @@ const ORDER: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(600);
 
 impl Work<'_> {
-    /// Everything that the engines say now.
-    pub(super) async fn look(&self) -> Result<Observed> {
-        look(&self.wanted.cluster, self.engines, &BTreeSet::new()).await
+    /// What the nodes' containers do now.
+    pub(super) async fn look(&self) -> Result<Nodes> {
+        look_at_nodes(&self.wanted.cluster.name, self.engines.manager()).await
     }
 
     /// The service as it shall be, with what it was made from as a label.
@@ -60,7 +63,7 @@ impl Work<'_> {
     /// anyway is replaced at once.
     pub(super) async fn update_node(&self, node: &NodeName) -> Result<()> {
         let seen = self.look().await?;
-        if seen.nodes.get(node).is_some_and(|seen| seen.task.is_healthy()) {
+        if seen.get(node).is_some_and(|seen| seen.task.is_healthy()) {
             let nodes = self.wanted.cluster.nodes();
             self.await_synchronised(&nodes).await.with_context(|| format!("node {node} is not replaced yet"))?;
         }
@@ -113,9 +116,9 @@ impl Work<'_> {
         self.order_one(&self.look().await?, but, command).await
     }
 
-    async fn order_one(&self, seen: &Observed, but: &[NodeName], command: &[&str]) -> Result<Output> {
+    async fn order_one(&self, seen: &Nodes, but: &[NodeName], command: &[&str]) -> Result<Output> {
         let mut complaint = anyhow!("no node of cluster {} is running", self.wanted.cluster.name);
-        for (node, seen) in seen.nodes.iter().filter(|(node, seen)| !but.contains(node) && seen.task.is_healthy()) {
+        for (node, seen) in seen.iter().filter(|(node, seen)| !but.contains(node) && seen.task.is_healthy()) {
             let Some(container) = &seen.task.container else { continue };
             let output = exec(self.engines.of(&node.host)?, container, command).await;
             match output.and_then(|output| output.stdout_if_ok().map(drop).map(|()| output)) {
@@ -133,7 +136,7 @@ impl Work<'_> {
         let view: View = self.order_one(&seen, but, &["trebol", "status", "--json"]).await?.stdout.parse()?;
         let leader = view.leader_name().and_then(|name| name.parse::<NodeName>().ok());
         if let Some(leader) = leader.filter(|leader| !but.contains(leader))
-            && let Some(container) = seen.nodes.get(&leader).and_then(|seen| seen.task.container.as_ref())
+            && let Some(container) = seen.get(&leader).and_then(|seen| seen.task.container.as_ref())
             && let Ok(leaders) = ask::view(self.engines.of(&leader.host)?, container).await
         {
             return Ok(leaders);

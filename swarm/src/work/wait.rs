@@ -2,10 +2,11 @@
 //! ([`super::fault`]) ends the wait early.
 
 use super::fault::Patience;
+use super::nodes::Nodes;
 use super::{Work, until};
 use crate::ask::View;
 use crate::name::NodeName;
-use crate::observed::{NodeSeen, Observed, TaskSeen};
+use crate::observed::{NodeSeen, TaskSeen};
 use anyhow::{Result, bail};
 use std::cell::RefCell;
 use std::time::Duration;
@@ -22,11 +23,11 @@ const COPIES: usize = 3;
 impl Work<'_> {
     /// Until the containers of these nodes are healthy, and those that shall be.
     pub async fn await_started(&self, nodes: &[NodeName]) -> Result<()> {
-        let (last, patience) = (RefCell::new(Observed::default()), RefCell::new(Patience::default()));
+        let (last, patience) = (RefCell::new(Nodes::default()), RefCell::new(Patience::default()));
         let started = until(START, async || {
             let seen = self.look().await?;
             let late: Vec<&NodeName> = nodes.iter().filter(|node| !self.is_started(node, &seen)).collect();
-            let tasks = late.iter().filter_map(|node| Some((*node, &seen.nodes.get(node)?.task)));
+            let tasks = late.iter().filter_map(|node| Some((*node, &seen.get(node)?.task)));
             if let Some(fault) = patience.borrow_mut().ends(self.wanted, tasks) {
                 bail!("{fault}");
             }
@@ -39,16 +40,16 @@ impl Work<'_> {
         }
         let seen = last.into_inner();
         let Some(node) = nodes.iter().find(|node| !self.is_started(node, &seen)) else { return Ok(()) };
-        let what = describe(seen.nodes.get(node).map(|seen| &seen.task));
+        let what = describe(seen.get(node).map(|seen| &seen.task));
         bail!("node {node} is not healthy after {} s: {what}; `logs {node}` may say why", START.as_secs())
     }
 
-    fn is_started(&self, node: &NodeName, seen: &Observed) -> bool {
+    fn is_started(&self, node: &NodeName, seen: &Nodes) -> bool {
         let wanted = self.wanted.fingerprint(node);
         let fits = |seen: &NodeSeen| {
             seen.task.is_healthy() && seen.task.fingerprint == wanted && seen.task.force >= self.force
         };
-        seen.nodes.get(node).is_some_and(fits)
+        seen.get(node).is_some_and(fits)
     }
 
     /// Until these nodes are members that have what the others have, and no copy is missing.

@@ -1,7 +1,9 @@
 //! A cluster over two machines, each with an engine of its own, played on this machine's engine.
 
-use crate::bed::Bed;
+use crate::bed::{Access, Bed};
 use crate::{Outcome, Story, ensure};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use swarm::engine::Engine;
 use swarm::machines::{self, Machines};
 use swarm::{Progress, sweep};
@@ -55,9 +57,15 @@ fn told_on(bed: &Bed, machines: &Machines) -> Outcome {
     let unknown = cluster.try_run(&["scale", "6", "--host", "h9"])?;
     ensure(unknown.stderr.contains("there is no host h9"), || unknown.stderr.clone())?;
 
-    // All nodes are replaced one by one, and somebody reads all the while.
-    cluster.run(&["update", "--force"])?;
-    ensure(access.curl_get(4, "pair")? == b"two hosts", || "other bytes".to_owned())?;
+    let next = format!("localhost/trebol-node:next-{}", std::process::id());
+    tag(bed, &engines[0], &next)?;
+    let written = while_used(&access, &text, || cluster.run(&["update", "--image", &next]).map(drop))?;
+    for name in written {
+        ensure(access.curl_get(4, &name)? == b"two hosts", || format!("{name} was acknowledged and is not there"))?;
+    }
+    let status = cluster.well()?;
+    let images = status["nodes"].as_array().into_iter().flatten().filter(|node| node["image"] == next.as_str()).count();
+    ensure(images == 5, || format!("not all nodes were replaced: {status}"))?;
     cluster.run(&["down", "--volumes"])?;
     for engine in &engines {
         let left = bed.left(engine)?;
@@ -76,4 +84,41 @@ fn missing_image(bed: &Bed, cluster: &crate::bed::Brought<'_>, engine: &Engine) 
     ensure(plan == "carry the image from h1 to h2\n", || plan.clone())?;
     let (changes, _) = cluster.up()?;
     ensure(changes == 1, || format!("{changes} changes"))
+}
+
+/// Another name for the image, which is another version as far as anybody can tell.
+fn tag(bed: &Bed, engine: &Engine, name: &str) -> Outcome {
+    let (repository, tag) = name.rsplit_once(':').ok_or("no tag")?;
+    let options = bollard::query_parameters::TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+    bed.runtime.block_on(engine.docker.tag_image(&bed.image, Some(options)))?;
+    Ok(())
+}
+
+/// Reads and writes while something else goes on, as a client does that knows all nodes: what one does not do the next
+/// one has to. The names of the files whose writing was acknowledged.
+fn while_used(access: &Access, file: &Path, work: impl FnOnce() -> Outcome) -> Outcome<Vec<String>> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut written = Vec::new();
+            for number in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let name = format!("during-{number}");
+                let mut nodes = (0..5).map(|step| (number + step) % 5);
+                nodes.clone().find_map(|node| access.curl_get(node, "pair").ok()).ok_or("no node answers a read")?;
+                nodes.find(|node| access.curl_put(*node, file, &name).is_ok()).ok_or("no node takes a write")?;
+                written.push(name);
+            }
+            Ok(written)
+        });
+        let worked = work();
+        over.store(true, Ordering::Relaxed);
+        let written: Outcome<Vec<String>> = client.join().map_err(|_| "the client panicked")?;
+        worked?;
+        let written = written?;
+        ensure(written.len() > 20, || format!("only {} files in all that time", written.len()))?;
+        Ok(written)
+    })
 }
