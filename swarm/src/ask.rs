@@ -160,6 +160,7 @@ mod tests {
             clock_ahead: 0,
             draining: Draining::UnderWay,
             copies: 5,
+            leaving: false,
         };
         let status = Status {
             node: NodeId(7),
