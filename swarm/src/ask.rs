@@ -65,6 +65,13 @@ pub struct MemberInfo {
     pub name: String,
 }
 
+impl Member {
+    /// Whether its copies move away, or have moved.
+    pub fn is_drained(&self) -> bool {
+        !matches!(self.draining.as_str(), "" | "no")
+    }
+}
+
 /// Runs a command in a container, and waits for it.
 pub async fn exec(engine: &Engine, container: &str, command: &[&str]) -> Result<Output> {
     let failed = |error| engine.failed(&format!("run {}", command.join(" ")), &error);

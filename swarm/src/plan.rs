@@ -10,7 +10,7 @@ mod take_down;
 
 pub use grow::{effective, grow, possible, restart};
 pub use shrink::{Shrunk, shrink, spread};
-pub use take_down::{TakeDown, take_down};
+pub use take_down::{TakeDown, check_owner, take_down};
 
 use crate::step::Step;
 

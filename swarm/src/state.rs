@@ -14,7 +14,7 @@ use node::pki::{Authority, Issued};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -148,14 +148,23 @@ impl State {
     pub fn passwords(&self, cluster: &Cluster) -> Result<Vec<Password>> {
         users::passwords(&self.dir, cluster)
     }
-    /// Removes all of it. The lock stays held by who holds it.
+    /// Removes all of it, and nothing else that may be in that directory. The lock stays held by who holds it.
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", self.dir.display()))
+        let removed = |path: &Path, removed: io::Result<()>| match removed {
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
             }
             _ => Ok(()),
+        };
+        let pki = self.dir.join("pki");
+        // Only who has made an authority here has a directory of that name here.
+        if self.authority_file().exists() {
+            removed(&pki, fs::remove_dir_all(&pki))?;
         }
+        for file in ["cluster.toml", "passwords.toml", "images", "lock"].map(|file| self.dir.join(file)) {
+            removed(&file, fs::remove_file(&file))?;
+        }
+        removed(&self.dir, fs::remove_dir(&self.dir))
     }
 }
 

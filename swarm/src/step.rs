@@ -76,6 +76,11 @@ pub enum Step {
         /// Which.
         nodes: Vec<NodeName>,
     },
+    /// See to it that these nodes were drained and no copy shall be on them, now that they are gone: their volumes go next.
+    AwaitEmpty {
+        /// Which.
+        nodes: Vec<NodeName>,
+    },
     /// Have the cluster forget a node that is gone.
     Forget {
         /// Which.
@@ -133,6 +138,7 @@ impl fmt::Display for Step {
             Self::Drain { nodes } => write!(f, "drain {}", list(nodes)),
             Self::RemoveNode { node } => write!(f, "stop node {node}"),
             Self::AwaitGone { nodes } => write!(f, "wait for the containers of {} to end", list(nodes)),
+            Self::AwaitEmpty { nodes } => write!(f, "see whether any copy shall still be on {}", list(nodes)),
             Self::Forget { node } => write!(f, "have the cluster forget {node}"),
             Self::RemoveVolume { host, volume } => write!(f, "remove the volume {volume} on {host}"),
             Self::RemoveSecret { name } => write!(f, "remove the secret {name}"),

@@ -81,6 +81,7 @@ impl Work<'_> {
             Step::Drain { nodes } => self.drain(nodes).await,
             Step::RemoveNode { node } => self.remove_node(&name::service(&self.wanted.cluster.name, node)).await,
             Step::AwaitGone { nodes } => self.await_gone(nodes).await,
+            Step::AwaitEmpty { nodes } => self.await_empty(nodes).await,
             Step::Forget { node } => self.forget(node).await,
             Step::RemoveState => self.state.remove(),
         }

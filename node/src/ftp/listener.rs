@@ -89,7 +89,8 @@ pub async fn turn_away(listener: &TcpListener, meter: &Meter) -> Infallible {
 
 impl FtpTasks {
     /// Turns new clients away, ends sessions that are idle, and lets running transfers end until `drain` has passed or `now`
-    /// is cancelled. Then it cuts them: their clients are told 421, and nothing of their uploads shows.
+    /// is cancelled. Then it cuts them: their clients are told 421. Nothing of their uploads shows, but of one whose commit was on
+    /// its way the outcome is not known to its client.
     pub async fn stop(mut self, drain: Duration, now: &CancellationToken) {
         self.stop.cancel();
         let mut ended = pin!(async { while self.tasks.join_next().await.is_some() {} });

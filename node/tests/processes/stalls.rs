@@ -8,6 +8,7 @@ use crate::wait::wait_for;
 use crate::{LOOP, Outcome, Story, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -18,14 +19,16 @@ pub(crate) const STORIES: &[Story] = &[
 ];
 
 /// Stands still three quarters of the time, and longer than two heartbeats each time.
-const STUTTER: &str = "while fsfreeze -f \"$0\" && sleep 0.6 && fsfreeze -u \"$0\" && sleep 0.2; do :; done";
+/// Ends, thawed, when the flag is gone.
+const STUTTER: &str = "while [ -e \"$1\" ]; do fsfreeze -f \"$0\"; sleep 0.6; fsfreeze -u \"$0\"; sleep 0.2; done";
 /// Files that are stored meanwhile.
 const FILES: usize = 30;
 
 /// A file system that is frozen now, or every other moment; thaws when dropped, or nothing could let go of it.
 struct Frozen {
     mounted: PathBuf,
-    stutter: Option<Child>,
+    /// With its flag.
+    stutter: Option<(Child, PathBuf)>,
 }
 
 impl Frozen {
@@ -34,15 +37,18 @@ impl Frozen {
         Ok(Self { mounted: mounted.to_owned(), stutter: None })
     }
     fn now_and_then(mounted: &Path) -> Outcome<Self> {
-        let stutter = Command::new("sh").args(["-c", STUTTER]).arg(mounted).stdin(Stdio::null()).spawn()?;
-        Ok(Self { mounted: mounted.to_owned(), stutter: Some(stutter) })
+        let flag = mounted.with_extension("stutters");
+        File::create(&flag)?;
+        let stutter = Command::new("sh").args(["-c", STUTTER]).args([mounted, &flag]).stdin(Stdio::null()).spawn()?;
+        Ok(Self { mounted: mounted.to_owned(), stutter: Some((stutter, flag)) })
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        if let Some(stutter) = &mut self.stutter {
-            let _ = stutter.kill();
+        // Killed, it could leave a freeze on its way that nobody thaws.
+        if let Some((stutter, flag)) = &mut self.stutter {
+            let _ = fs::remove_file(flag);
             let _ = stutter.wait();
         }
         // It may be thawed already, which this tool calls an error.

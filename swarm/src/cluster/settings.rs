@@ -36,8 +36,8 @@ impl Cluster {
     }
     /// How long a node may take to end its running transfers, in seconds.
     pub fn drain_s(&self) -> u64 {
-        let given = self.settings.get("node").and_then(|node| node.get("drain_s")).and_then(toml::Value::as_integer);
-        given.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(DRAIN_S)
+        let given = self.settings.get("node").and_then(|node| node.get("drain_s")).map(text);
+        given.and_then(|seconds| seconds.parse().ok()).unwrap_or(DRAIN_S)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The commands that change something: look, plan, perform.
 
 use super::{Choice, Deployment, Done, endpoints};
+use crate::ask::Member;
 use crate::cluster::Cluster;
 use crate::image;
 use crate::look::look;
@@ -53,11 +54,13 @@ impl Deployment {
     /// Replaces all nodes that have another image, one at a time; with `force` all others as well.
     pub async fn update(&self, choice: &Choice, force: bool) -> Result<Done> {
         let _hold = self.state.hold()?;
-        let (seen, cluster, _) = self.begin().await?;
+        let (seen, mut cluster, _) = self.begin().await?;
         if seen.nodes.is_empty() {
             bail!("there is no cluster {} to update: `up` makes it", self.cluster.name);
         }
         let image = self.image(choice, &cluster, &seen).await?;
+        // Where an image is remembered it is this one from now on, or the next `up` would go back.
+        cluster.image = cluster.image.map(|_| image.clone());
         let forced = if force { seen.nodes.values().map(|node| node.task.force).max().unwrap_or(0) + 1 } else { 0 };
         let plan = |wanted: &Wanted, seen: &Observed| {
             let mut plan = plan::grow(wanted, seen)?;
@@ -77,7 +80,9 @@ impl Deployment {
             bail!("there is no cluster {} to scale: `up` makes it", self.cluster.name);
         }
         let shrunk = plan::spread(&cluster, total, only)?;
-        let image = self.image(&Choice::AsItRuns(None), &cluster, &seen).await?;
+        // Of what runs: a version is changed by `update`, never in passing.
+        let choice = running_image(&seen).map_or(Choice::AsItRuns(None), Choice::Named);
+        let image = self.image(&choice, &cluster, &seen).await?;
         let plan = |wanted: &Wanted, seen: &Observed| {
             // Who stays is mended first: a cluster that lacks something can give nothing away.
             let mut plan = plan::grow(wanted, &kept(seen, wanted))?;
@@ -93,6 +98,11 @@ impl Deployment {
         let mut images = self.state.images()?;
         images.extend(self.cluster.image.clone());
         let seen = look(&self.cluster, &self.engines, &images).await?;
+        if how_far.volumes {
+            let contents = self.state.contents(&self.cluster)?;
+            let ours = Wanted::new(self.cluster.clone(), String::new(), &contents).authority;
+            plan::check_owner(&self.cluster, ours.as_ref(), &seen)?;
+        }
         images.extend(seen.nodes.values().map(|node| node.image.clone()));
         let plan = plan::take_down(&self.cluster, &images, &seen, how_far);
         let wanted = Wanted::new(self.cluster.clone(), String::new(), &BTreeMap::new());
@@ -105,8 +115,7 @@ impl Deployment {
         let mut seen = look(&self.cluster, &self.engines, &BTreeSet::new()).await?;
         if let Some(view) = self.view(&seen).await {
             for (node, seen) in &mut seen.nodes {
-                let member = view.member(&node.to_string());
-                seen.draining = member.is_some_and(|member| !matches!(member.draining.as_str(), "" | "no"));
+                seen.draining = view.member(&node.to_string()).is_some_and(Member::is_drained);
             }
         }
         let (cluster, notice) = plan::effective(&self.cluster, &seen)?;
@@ -174,6 +183,7 @@ impl Deployment {
         self.progress.step("wait until all nodes are healthy");
         work.await_started(&nodes).await?;
         self.progress.step("wait until all nodes agree");
+        work.keep_all(&nodes).await?;
         work.await_synchronised(&nodes).await?;
         Ok(Done { changes: plan.steps.len(), endpoints: endpoints(&wanted.cluster) })
     }

@@ -71,6 +71,8 @@ pub fn shrink(shrunk: &Shrunk, observed: &Observed) -> Result<Plan> {
     // What an interrupted run has left of nodes without a service is taken away, too.
     if !shrunk.surplus.is_empty() {
         plan.steps.push(Step::AwaitGone { nodes: shrunk.surplus.clone() });
+        // What was acknowledged since they were drained may be on them, and one without a service was perhaps never drained.
+        plan.steps.push(Step::AwaitEmpty { nodes: shrunk.surplus.clone() });
     }
     for node in &shrunk.surplus {
         // The volume first: whoever starts the node again meanwhile gets a new one, and no node that was forgotten.

@@ -5,6 +5,7 @@ use crate::cluster::{Cluster, Host};
 use crate::image;
 use crate::observed::{Membership, Observed};
 use crate::step::Step;
+use anyhow::{Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far.
@@ -14,6 +15,19 @@ pub struct TakeDown {
     pub volumes: bool,
     /// Images that this crate built.
     pub images: bool,
+}
+
+/// Files are removed only by who has the key of their cluster's authority. Without it the rest may be taken away; what nobody
+/// claims any more then is anybody's.
+pub fn check_owner(cluster: &Cluster, ours: Option<&String>, observed: &Observed) -> Result<()> {
+    if observed.authority.is_some() && observed.authority.as_ref() != ours {
+        bail!(
+            "cluster {} is not that of the state directory: its files are removed from where it was made (--state); `down` \
+             without --volumes takes the rest away",
+            cluster.name
+        );
+    }
+    Ok(())
 }
 
 /// The steps that leave nothing, or nothing but volumes. `images` are those that the cluster has had.

@@ -1,7 +1,7 @@
 //! Storage nodes: start, replace one after the other, drain, take away.
 
 use super::{Work, until};
-use crate::ask::{self, Output, View, exec};
+use crate::ask::{self, Member, Output, View, exec};
 use crate::engine::{is_there, unless_missing};
 use crate::look::{by_cluster, look_at_nodes};
 use crate::name::{self, NodeName};
@@ -25,6 +25,18 @@ const FORGET: Duration = Duration::from_secs(60);
 const ORDER: Duration = Duration::from_secs(60);
 /// For one more copy to leave a node that is drained.
 const DRAIN: Duration = Duration::from_secs(600);
+
+/// How a complaint ends about a node that nobody has drained.
+const NOT_DRAINED: &str = "and it was never drained";
+
+/// Why a node that is gone is not empty.
+fn full(member: &Member) -> Option<String> {
+    let Member { info, copies, .. } = member;
+    if !member.is_drained() {
+        return Some(format!("{} may have copies of files, {NOT_DRAINED}", info.name));
+    }
+    (*copies > 0).then(|| format!("{copies} copies shall still be on {}", info.name))
+}
 
 impl Work<'_> {
     /// What the nodes' containers do now.
@@ -167,10 +179,55 @@ impl Work<'_> {
         self.insist(ORDER, &[], &["trebol", "drain", &name, "--cancel"]).await
     }
 
+    /// Of several nodes that went by one name, one whose volume was lost and its successor, all are forgotten that are gone.
     pub(super) async fn forget(&self, node: &NodeName) -> Result<()> {
-        let name = node.to_string();
-        let forgotten = self.insist(FORGET, std::slice::from_ref(node), &["trebol", "forget", &name]).await;
-        forgotten.with_context(|| format!("the cluster does not forget {node}"))
+        let (name, gone) = (node.to_string(), std::slice::from_ref(node));
+        let last = RefCell::new(anyhow!("it still counts as there"));
+        let forgotten = until(FORGET, async || {
+            let members = match self.view(gone).await {
+                Ok(view) => view.members.into_iter().filter(|member| member.info.name == name).collect::<Vec<_>>(),
+                Err(error) => {
+                    *last.borrow_mut() = error;
+                    return Ok(None);
+                }
+            };
+            for member in members.iter().filter(|member| member.liveness == "down") {
+                if let Err(error) = self.order(gone, &["trebol", "forget", &member.info.node]).await {
+                    *last.borrow_mut() = error;
+                }
+            }
+            Ok(members.is_empty().then_some(()))
+        });
+        let why = || format!("the cluster does not forget {node}");
+        forgotten.await?.map_or_else(|| Err(last.into_inner()).with_context(why), Ok)
+    }
+
+    /// Nobody's copies shall be on nodes that are gone, and all of them were drained: a volume that goes takes nothing along.
+    /// A copy that came while they were drained moves on by itself.
+    pub(super) async fn await_empty(&self, nodes: &[NodeName]) -> Result<()> {
+        let last = RefCell::new(String::new());
+        let empty = until(DRAIN, async || {
+            let Ok(view) = self.view(nodes).await else { return Ok(None) };
+            let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            let full = view.members.iter().filter(|member| names.contains(&member.info.name)).find_map(full);
+            *last.borrow_mut() = full.clone().unwrap_or_default();
+            // Only what is drained ever gets empty.
+            if let Some(never) = full.filter(|full| full.ends_with(NOT_DRAINED)) {
+                bail!("{never}; `up` brings it back, then scale");
+            }
+            Ok(last.borrow().is_empty().then_some(()))
+        });
+        let why = || anyhow!("{}; nothing was removed: `up` brings it back", last.borrow());
+        empty.await?.ok_or_else(why)
+    }
+
+    /// Takes back what an interrupted run has drained of nodes that shall stay.
+    pub async fn keep_all(&self, nodes: &[NodeName]) -> Result<()> {
+        let view = self.view(&[]).await?;
+        for node in nodes.iter().filter(|node| view.member(&node.to_string()).is_some_and(Member::is_drained)) {
+            self.keep_node(node).await?;
+        }
+        Ok(())
     }
 
     /// Gives the order for all, so that none takes what another gives away, and waits while copies move.
@@ -203,5 +260,23 @@ impl Work<'_> {
                 ),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_drained_node_without_copies_is_empty() {
+        let said = |draining: &str, copies: u64| {
+            let info = r#"{"node":"1","name":"h1-4"}"#;
+            let json =
+                format!(r#"{{"info":{info},"liveness":"down","behind":0,"draining":"{draining}","copies":{copies}}}"#);
+            full(&serde_json::from_str(&json).unwrap())
+        };
+        assert_eq!(said("under_way", 0), None);
+        assert!(said("under_way", 2).unwrap().contains("2 copies"));
+        assert!(said("no", 0).unwrap().ends_with(NOT_DRAINED));
     }
 }
