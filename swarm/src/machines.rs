@@ -5,6 +5,7 @@ mod image;
 mod root;
 
 pub use image::{image, image_name};
+pub use root::{linked, named};
 
 use crate::cluster::Host;
 use crate::engine::{Engine, unless_missing, words};

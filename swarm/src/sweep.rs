@@ -1,5 +1,5 @@
-//! Leftovers of test runs that died: everything they made carries [`RUN`], which names the process. Whatever belongs to a
-//! process that is no more is removed; everything else is left alone.
+//! What test runs leave: everything they make carries [`RUN`], which names the process. Whatever belongs to a process that is
+//! no more is removed, or to this one at its end; everything else is left alone.
 
 use crate::engine::{Engine, unless_missing};
 use crate::work::until;
@@ -41,14 +41,26 @@ fn started(pid: u32) -> Option<String> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
 }
 
+/// Whether what carries these labels is to go.
+type Judge = fn(Option<&HashMap<String, String>>) -> bool;
+
 /// Removes what dead runs left on an engine; how many things.
 pub async fn sweep(engine: &Engine) -> Result<usize> {
-    let mut swept = sweep_swarm(engine).await?;
+    remove(engine, is_dead).await
+}
+
+/// Removes all that this run has on an engine; how many things.
+pub async fn clear(engine: &Engine) -> Result<usize> {
+    remove(engine, is_ours).await
+}
+
+async fn remove(engine: &Engine, goes: Judge) -> Result<usize> {
+    let mut swept = remove_from_swarm(engine, goes).await?;
     let docker = &engine.docker;
     let options = ListContainersOptionsBuilder::default().all(true).filters(&of_runs()).build();
     let containers = docker.list_containers(Some(options)).await;
     for container in containers.map_err(|error| engine.failed("list containers", &error))? {
-        if let (true, Some(id)) = (is_dead(container.labels.as_ref()), container.id) {
+        if let (true, Some(id)) = (goes(container.labels.as_ref()), container.id) {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
             let removed = unless_missing(docker.remove_container(&id, Some(options)).await);
             removed.map_err(|error| engine.failed("remove a container", &error))?;
@@ -57,37 +69,35 @@ pub async fn sweep(engine: &Engine) -> Result<usize> {
     }
     let networks = docker.list_networks(Some(ListNetworksOptionsBuilder::default().filters(&of_runs()).build())).await;
     for network in networks.map_err(|error| engine.failed("list networks", &error))? {
-        if let (true, Some(id)) = (is_dead(network.labels.as_ref()), network.id) {
+        if let (true, Some(id)) = (goes(network.labels.as_ref()), network.id) {
             swept += eventually(async || docker.remove_network(&id).await).await?;
         }
     }
     let volumes = docker.list_volumes(Some(ListVolumesOptionsBuilder::default().filters(&of_runs()).build())).await;
     for volume in volumes.map_err(|error| engine.failed("list volumes", &error))?.volumes.unwrap_or_default() {
-        if is_dead(Some(&volume.labels)) {
+        if goes(Some(&volume.labels)) {
             swept += eventually(async || docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await).await?;
         }
     }
     let images = docker.list_images(Some(ListImagesOptionsBuilder::default().filters(&of_runs()).build())).await;
     for image in images.map_err(|error| engine.failed("list images", &error))? {
         // One that something else uses stays.
-        if is_dead(Some(&image.labels))
-            && docker.remove_image(&image.id, None::<RemoveImageOptions>, None).await.is_ok()
-        {
+        if goes(Some(&image.labels)) && docker.remove_image(&image.id, None::<RemoveImageOptions>, None).await.is_ok() {
             swept += 1;
         }
     }
     Ok(swept)
 }
 
-/// Services, secrets, labels of machines, and the swarm itself, if a dead run began it and nobody else uses it.
-async fn sweep_swarm(engine: &Engine) -> Result<usize> {
+/// Services, secrets, labels of machines, and the swarm itself, if such a run began it and nobody else uses it.
+async fn remove_from_swarm(engine: &Engine, goes: Judge) -> Result<usize> {
     let docker = &engine.docker;
     // Not a manager: then a dead run can have left nothing of that kind here.
     let Ok(swarm) = docker.inspect_swarm().await else { return Ok(0) };
     let mut swept = 0;
     let services = docker.list_services(Some(ListServicesOptionsBuilder::default().filters(&of_runs()).build())).await;
     for service in services.map_err(|error| engine.failed("list services", &error))? {
-        if let (true, Some(id)) = (is_dead(service.spec.as_ref().and_then(|spec| spec.labels.as_ref())), service.id) {
+        if let (true, Some(id)) = (goes(service.spec.as_ref().and_then(|spec| spec.labels.as_ref())), service.id) {
             let removed = unless_missing(docker.delete_service(&id).await);
             removed.map_err(|error| engine.failed("remove a service", &error))?;
             swept += 1;
@@ -95,14 +105,14 @@ async fn sweep_swarm(engine: &Engine) -> Result<usize> {
     }
     let secrets = docker.list_secrets(Some(ListSecretsOptionsBuilder::default().filters(&of_runs()).build())).await;
     for secret in secrets.map_err(|error| engine.failed("list secrets", &error))? {
-        if let (true, Some(id)) = (is_dead(secret.spec.as_ref().and_then(|spec| spec.labels.as_ref())), secret.id) {
+        if let (true, Some(id)) = (goes(secret.spec.as_ref().and_then(|spec| spec.labels.as_ref())), secret.id) {
             swept += eventually(async || docker.delete_secret(&id).await).await?;
         }
     }
     let left = docker.list_services(None::<bollard::query_parameters::ListServicesOptions>).await;
     let used = !left.map_err(|error| engine.failed("list services", &error))?.is_empty();
     let labels = swarm.spec.and_then(|spec| spec.labels);
-    if is_dead(labels.as_ref()) && !used {
+    if goes(labels.as_ref()) && !used {
         let options = LeaveSwarmOptionsBuilder::default().force(true).build();
         docker.leave_swarm(Some(options)).await.map_err(|error| engine.failed("leave the swarm", &error))?;
         return Ok(swept + 1);
@@ -124,6 +134,10 @@ fn is_dead(labels: Option<&HashMap<String, String>>) -> bool {
     labels.and_then(|labels| labels.get(RUN)).is_some_and(|run| !is_alive(run))
 }
 
+fn is_ours(labels: Option<&HashMap<String, String>>) -> bool {
+    labels.and_then(|labels| labels.get(RUN)).is_some_and(|run| *run == this_run())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +152,9 @@ mod tests {
         }
         let labels = |run: String| HashMap::from([(RUN.to_owned(), run)]);
         assert!(is_dead(Some(&labels("999999999-5".to_owned()))) && !is_dead(Some(&labels(this_run()))));
+        assert!(
+            is_ours(Some(&labels(this_run()))) && !is_ours(Some(&labels("999999999-5".to_owned()))) && !is_ours(None)
+        );
         assert!(!is_dead(Some(&HashMap::from([(name::CLUSTER.to_owned(), "x".to_owned())]))) && !is_dead(None));
     }
 }

@@ -71,7 +71,7 @@ fn entry(tar: &mut tar::Builder<Vec<u8>>, path: &str, kind: tar::EntryType, mode
 }
 
 /// Where a program shall be inside, under the name it is called by, and the file that it is.
-fn named(name: &str) -> Option<(PathBuf, PathBuf)> {
+pub fn named(name: &str) -> Option<(PathBuf, PathBuf)> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let own = std::env::split_paths(&path).collect::<Vec<_>>();
     let places = own.into_iter().chain(PLACES.map(PathBuf::from));
@@ -80,7 +80,7 @@ fn named(name: &str) -> Option<(PathBuf, PathBuf)> {
 }
 
 /// The libraries that a program or library loads, by the names it loads them by.
-fn linked(file: &Path) -> Result<Vec<PathBuf>> {
+pub fn linked(file: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(file).stdin(Stdio::null()).output().context("cannot run ldd")?;
     // Of a static program it says so and fails.
     let text = String::from_utf8_lossy(&output.stdout);
