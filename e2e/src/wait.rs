@@ -22,6 +22,10 @@ pub async fn wait_for<T>(what: &str, bound: Duration, mut look: impl AsyncFnMut(
         };
         match looked {
             Ok(found) => return Ok(found),
+            // A look that never waits is never late.
+            Err(error) if Instant::now() >= end => {
+                bail!("waited {} s for {what}: {error:#}", bound.as_secs_f32());
+            }
             Err(error) => last = Some(error),
         }
     }
