@@ -91,9 +91,10 @@ impl Member {
     pub(super) fn base_will_move(&self, cx: Cx<'_>, change: &Change) -> bool {
         let Role::Lead(lead) = &self.role else { return false };
         let holders = self.base_holders(cx, change).ok().flatten().unwrap_or_default();
-        let live = |n: &&NodeId| **n == self.me.node || self.peers.linked(**n, cx.mono());
-        let live = holders.iter().filter(live).count();
-        (1..holders.len()).contains(&live) && lead.members.len() >= self.config.min_copies
+        // One that is back and no member yet is of no use either, and soon will be.
+        let there = |n: &&NodeId| **n == self.me.node || self.peers.linked(**n, cx.mono());
+        let of_use = holders.iter().filter(|n| lead.members.contains(n)).filter(there).count();
+        (1..holders.len()).contains(&of_use) && lead.members.len() >= self.config.min_copies
     }
 
     /// Planted: whether a repeat is not recognised.
