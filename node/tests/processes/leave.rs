@@ -96,8 +96,11 @@ fn drained() -> Outcome {
             let of = member(cluster, 0, LEAVES)?;
             ensure(of["liveness"] == "down", || format!("{of}"))
         })?;
-        let (status, said) = trebol(&["forget", &name, "--data", &at], &[])?;
-        ensure(status.success(), || said)?;
+        // The leader may see it down a moment later than node 0.
+        wait_for("it to be forgotten", LONGEST, || {
+            let (status, said) = trebol(&["forget", &name, "--data", &at], &[])?;
+            ensure(status.success(), || said)
+        })?;
         cluster.nodes.remove(LEAVES);
         cluster.settle()?;
         let mut session = cluster.session(0)?;
