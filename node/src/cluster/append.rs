@@ -88,12 +88,14 @@ impl Member {
     }
 
     /// Whether nodes that hold what an append goes on are away: repair will have copies made where they are not.
-    pub(super) fn base_will_move(&self, cx: Cx<'_>, change: &Change) -> bool {
+    /// `failed` are those that the asker has lost, whether or not we have heard of that.
+    pub(super) fn base_will_move(&self, cx: Cx<'_>, change: &Change, failed: &[NodeId]) -> bool {
         let Role::Lead(lead) = &self.role else { return false };
         let holders = self.base_holders(cx, change).ok().flatten().unwrap_or_default();
         // One that is back and no member yet is of no use either, and soon will be.
         let there = |n: &&NodeId| **n == self.me.node || self.peers.linked(**n, cx.mono());
-        let of_use = holders.iter().filter(|n| lead.members.contains(n)).filter(there).count();
+        let of_use = |n: &&NodeId| lead.members.contains(n) && !failed.contains(n) && there(n);
+        let of_use = holders.iter().filter(of_use).count();
         (1..holders.len()).contains(&of_use) && lead.members.len() >= self.config.min_copies
     }
 

@@ -135,7 +135,7 @@ impl Member {
                         lead.locks.release(op);
                     }
                     let soon = match refusal {
-                        Refusal::TooFewCopies => self.may_have_more(cx) || self.base_will_move(cx, &holder.change),
+                        Refusal::TooFewCopies => self.may_have_more(cx) || self.base_will_move(cx, &holder.change, &[]),
                         Refusal::TooManyExtents => self.will_be_compacted(cx, &holder.change),
                         _ => false,
                     };
@@ -265,7 +265,7 @@ impl Member {
             &failed,
         );
         if kept.len() + nodes.len() < self.config.min_copies {
-            if self.may_have_more(cx) || self.base_will_move(cx, change) {
+            if self.may_have_more(cx) || self.base_will_move(cx, change, &failed) {
                 return self.send(front, Message::NotLeader { op });
             }
             return self.refuse_held(cx, front, op, Refusal::TooFewCopies);
