@@ -6,6 +6,7 @@
 mod client;
 mod failover;
 mod nodes;
+mod processor;
 mod work;
 
 use clap::Parser;
@@ -32,6 +33,9 @@ struct Arguments {
     /// The user's password
     #[arg(long)]
     password: Option<String>,
+    /// The target's process, to tell the processor time that it and its children use
+    #[arg(long, requires = "target")]
+    pid: Option<i32>,
     /// Put before every path, such as a directory of the target
     #[arg(long, default_value = "/")]
     prefix: String,
@@ -96,7 +100,8 @@ async fn measure(arguments: &Arguments) -> Outcome<()> {
     let Some(target) = &arguments.target else { return measure_own(arguments).await };
     let address = target.to_socket_addrs()?.next().ok_or("the target has no address")?;
     let (user, password) = (arguments.user.clone().unwrap_or_default(), arguments.password.clone().unwrap_or_default());
-    loads(arguments, &[address], &user, &password, None).await
+    let used = || arguments.pid.map(processor::of_tree).into_iter().collect();
+    loads(arguments, &[address], &user, &password, &used).await
 }
 
 async fn measure_own(arguments: &Arguments) -> Outcome<()> {
@@ -119,7 +124,7 @@ async fn measure_own(arguments: &Arguments) -> Outcome<()> {
             println!("beside them {} sessions stored {moved} files of 64 MiB", arguments.beside);
         }
     } else {
-        loads(arguments, &addresses, &user, &password, Some(&nodes)).await?;
+        loads(arguments, &addresses, &user, &password, &|| nodes.processor()).await?;
     }
     print_memory(&nodes, "at the end")?;
     nodes.stop().await
@@ -138,13 +143,13 @@ async fn preload(arguments: &Arguments, logins: &[Login]) -> Outcome<()> {
     Ok(())
 }
 
-/// `nodes` are those whose processor time is told, if they are ours.
+/// `used` tells the processor time of each server so far, of those that are known.
 async fn loads(
     arguments: &Arguments,
     addresses: &[SocketAddr],
     user: &str,
     password: &str,
-    nodes: Option<&Nodes>,
+    used: &dyn Fn() -> Outcome<Vec<f64>>,
 ) -> Outcome<()> {
     for encrypted in [false, true] {
         let name = if encrypted { "tls" } else { "plain" };
@@ -161,10 +166,10 @@ async fn loads(
             let longest = Duration::from_secs(arguments.longest_s);
             let prefix = format!("{}{kind}{name}-", arguments.prefix);
             let put = Load { put: true, size, sessions, files, longest, prefix };
-            let stored = one_load(&put, name, &logins, nodes).await?;
+            let stored = one_load(&put, name, &logins, used).await?;
             // What was stored may be fewer than asked for, when time ran out.
             let get = Load { put: false, files: stored, ..put.clone() };
-            one_load(&get, name, &logins, nodes).await?;
+            one_load(&get, name, &logins, used).await?;
             work::clean(&put, stored, &logins[0]).await?;
         }
     }
@@ -172,13 +177,13 @@ async fn loads(
 }
 
 /// Runs it and says what came of it; hands out how many files were moved.
-async fn one_load(load: &Load, name: &str, logins: &[Login], nodes: Option<&Nodes>) -> Outcome<u64> {
-    let before = nodes.map(Nodes::processor).transpose()?.unwrap_or_default();
+async fn one_load(load: &Load, name: &str, logins: &[Login], used: &dyn Fn() -> Outcome<Vec<f64>>) -> Outcome<u64> {
+    let before = used()?;
     let measured = work::run(load, logins).await?;
     print(load, name, &measured);
-    if let Some(nodes) = nodes {
-        let used = nodes.processor()?.into_iter().zip(before).map(|(after, before)| format!("{:.1}", after - before));
-        println!("        processor time of each node, s: {}", used.collect::<Vec<_>>().join(", "));
+    if !before.is_empty() {
+        let used = used()?.into_iter().zip(before).map(|(after, before)| format!("{:.1}", after - before));
+        println!("        processor time of each server, s: {}", used.collect::<Vec<_>>().join(", "));
     }
     Ok(measured.files)
 }

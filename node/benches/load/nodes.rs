@@ -1,7 +1,7 @@
 //! A cluster of the benchmark's own: `trebol dev` in a temporary directory, its nodes' memory, their deaths by SIGKILL and
 //! their returns. Ends with the value that holds it.
 
-use crate::Outcome;
+use crate::{Outcome, processor};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
@@ -94,16 +94,9 @@ impl Nodes {
         self.all.iter().map(of).collect()
     }
 
-    /// Seconds of processor time that each node has used since it started, user and system (proc(5), stat).
+    /// Seconds of processor time that each node has used since it started.
     pub(crate) fn processor(&self) -> Outcome<Vec<f64>> {
-        let of = |node: &Node| {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid.as_raw_nonzero()))?;
-            // The second field is the program's name in parentheses; utime and stime are the 14th and the 15th.
-            let fields = stat.rsplit_once(") ").ok_or("no stat of a process")?.1.split(' ').skip(11).take(2);
-            let ticks: f64 = fields.map(str::parse::<f64>).sum::<Result<_, _>>()?;
-            Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
-        };
-        self.all.iter().map(of).collect()
+        self.all.iter().map(|node| processor::of_process(node.pid.as_raw_nonzero().get())).collect()
     }
 
     /// The index of the leader, once all nodes are up to date under it.
