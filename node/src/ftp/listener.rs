@@ -28,7 +28,7 @@ use tracing::Instrument as _;
 /// Pause after an accept that failed, usually for want of file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 /// For sessions that were cut to say so to their clients.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The running front. Dropped, all sessions end at once.
 #[derive(Debug)]

@@ -105,8 +105,8 @@ impl Store {
         private::make(dir)?;
         private::refuse_foreign(dir)?;
         let lock = DirectoryLock::take(dir)?;
-        // Only now is it known to be nobody else's.
-        if private::tighten(dir)? {
+        // Only now is it known to be nobody else's. A fresh volume is open, and there is nothing in it to see.
+        if private::tighten(dir)? && dir.join("database").exists() {
             tracing::warn!(?dir, "the data directory was open to other users; now it is its owner's alone");
         }
         let database = dir.join("database");

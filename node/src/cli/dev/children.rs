@@ -12,8 +12,8 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// From SIGTERM to SIGKILL: longer than the nodes' own drain.
-const GRACE: Duration = Duration::from_secs(15);
+/// From SIGTERM to SIGKILL: longer than the nodes' drain of 10 s and all that follows it.
+const GRACE: Duration = Duration::from_secs(25);
 
 /// All of them. Dropped, they are killed.
 #[derive(Debug)]
