@@ -11,7 +11,7 @@ use crate::observed::{HostSeen, Membership, Observed, SwarmSeen};
 use anyhow::{Context, Result};
 use bollard::models::{NodeState, Service};
 use bollard::query_parameters::{
-    ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListSecretsOptionsBuilder, ListVolumesOptionsBuilder,
+    ListConfigsOptions, ListImagesOptionsBuilder, ListNetworksOptions, ListSecretsOptions, ListVolumesOptionsBuilder,
 };
 use nodes::{node_of, nodes_of, services};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -124,23 +124,35 @@ async fn look_at_swarm(cluster: &Cluster, engine: &Engine, observed: &mut Observ
         }
         seen.machines.insert(id, machine.status.and_then(|status| status.state) == Some(NodeState::READY));
     }
-    let secrets = ListSecretsOptionsBuilder::default().filters(&by_cluster(&cluster.name)).build();
-    let secrets = docker.list_secrets(Some(secrets)).await;
+    let own = |labels: &HashMap<String, String>| {
+        labels.get(name::CLUSTER).is_some_and(|of| of.as_str() == cluster.name.as_str())
+    };
+    let secrets = docker.list_secrets(None::<ListSecretsOptions>).await;
     for secret in secrets.map_err(|error| engine.failed("list secrets", &error))? {
         let spec = secret.spec.unwrap_or_default();
-        let authority = spec.labels.unwrap_or_default().remove(name::AUTHORITY);
-        observed.authority = authority.or(observed.authority.take());
+        let mut labels = spec.labels.unwrap_or_default();
+        if !own(&labels) {
+            seen.foreign += 1;
+            continue;
+        }
+        observed.authority = labels.remove(name::AUTHORITY).or(observed.authority.take());
         observed.secrets.extend(spec.name);
     }
-    let networks = ListNetworksOptionsBuilder::default().filters(&by_cluster(&cluster.name)).build();
-    let networks = docker.list_networks(Some(networks)).await;
-    let networks = networks.map_err(|error| engine.failed("list networks", &error))?;
-    observed.network = networks.iter().any(|network| network.name.as_deref() == Some(&name::network(&cluster.name)));
+    let configs = docker.list_configs(None::<ListConfigsOptions>).await;
+    seen.foreign += configs.map_err(|error| engine.failed("list configurations", &error))?.len();
+    let networks = docker.list_networks(None::<ListNetworksOptions>).await;
+    for network in networks.map_err(|error| engine.failed("list networks", &error))? {
+        if network.labels.as_ref().is_some_and(own) {
+            observed.network |= network.name.as_deref() == Some(&name::network(&cluster.name));
+        } else if network.scope.as_deref() == Some("swarm") && network.ingress != Some(true) {
+            seen.foreign += 1;
+        }
+    }
 
     let services = services(engine).await?;
     let (own, foreign): (Vec<Service>, Vec<Service>) =
         services.into_iter().partition(|service| node_of(&cluster.name, service).is_some());
-    seen.foreign_services = foreign.len();
+    seen.foreign += foreign.len();
     observed.swarm = Some(seen);
     observed.nodes = nodes_of(&cluster.name, engine, &own).await?;
     Ok(())

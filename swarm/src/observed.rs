@@ -57,8 +57,8 @@ pub struct SwarmSeen {
     pub ours: bool,
     /// Whether lost heartbeats of a machine count only after minutes.
     pub patient: bool,
-    /// Services that are not this cluster's.
-    pub foreign_services: usize,
+    /// What others have in it: services, secrets, configurations, networks.
+    pub foreign: usize,
 }
 
 /// The service of one node.

@@ -17,10 +17,11 @@ pub const RUN: &str = "trebol.run";
 /// For containers of removed services to end.
 const END: Duration = Duration::from_secs(60);
 
-/// This process: its number, and when it started, for numbers come again.
+/// This process: its number, where numbers count (containers that share an engine number apart), and when it started, for
+/// numbers come again.
 pub fn this_run() -> String {
     let pid = std::process::id();
-    format!("{pid}-{}", started(pid).unwrap_or_default())
+    format!("{pid}-{}-{}", started(pid).unwrap_or_default(), numbering())
 }
 
 /// The labels of this run, for a [`crate::Cluster`], an image, a machine.
@@ -28,10 +29,17 @@ pub fn labels() -> BTreeMap<String, String> {
     BTreeMap::from([(RUN.to_owned(), this_run())])
 }
 
-/// Whether the process of a run still lives.
+/// Whether the process of a run may still live; of one that is numbered apart that is not known here.
 pub fn is_alive(run: &str) -> bool {
-    let Some((pid, start)) = run.split_once('-') else { return false };
-    pid.parse().ok().and_then(started).is_some_and(|started| started == start)
+    let mut words = run.splitn(3, '-');
+    let (Some(pid), Some(start), Some(apart)) = (words.next(), words.next(), words.next()) else { return false };
+    apart != numbering() || pid.parse().ok().and_then(started).is_some_and(|started| started == start)
+}
+
+/// The namespace that this process is numbered in (pid_namespaces(7)).
+fn numbering() -> String {
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect()
 }
 
 /// When a process started, in ticks since the machine did (proc(5), stat, field 22).
@@ -147,9 +155,11 @@ mod tests {
     fn runs_live_as_long_as_their_process() {
         assert!(is_alive(&this_run()));
         let pid = std::process::id();
-        for dead in ["", "17", &format!("{pid}-1"), "999999999-5"] {
+        let here = numbering();
+        for dead in ["", "17", "999999999-5", &format!("{pid}-1-{here}"), &format!("999999999-5-{here}")] {
             assert!(!is_alive(dead), "{dead}");
         }
+        assert!(is_alive("999999999-5-1"), "nobody here can know");
         let labels = |run: String| HashMap::from([(RUN.to_owned(), run)]);
         assert!(is_dead(Some(&labels("999999999-5".to_owned()))) && !is_dead(Some(&labels(this_run()))));
         assert!(

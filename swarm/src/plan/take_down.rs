@@ -61,7 +61,7 @@ pub fn take_down(cluster: &Cluster, images: &BTreeSet<String>, observed: &Observ
     plan
 }
 
-/// A swarm that was begun here ends once it serves nobody else and has no other machines; the manager leaves last.
+/// A swarm that was begun here ends once nobody else has anything in it and it has no other machines; the manager leaves last.
 fn departures(cluster: &Cluster, observed: &Observed) -> Vec<Step> {
     let Some(swarm) = &observed.swarm else { return Vec::new() };
     let hosts = cluster.hosts.iter().rev().filter_map(|host| Some((host, observed.hosts.get(&host.name)?)));
@@ -74,7 +74,7 @@ fn departures(cluster: &Cluster, observed: &Observed) -> Vec<Step> {
         .collect();
     // What left before stays listed as down.
     let alone = swarm.machines.iter().filter(|(_, heard)| **heard).all(|(id, _)| inside.contains_key(id));
-    if swarm.ours && swarm.foreign_services == 0 && alone {
+    if swarm.ours && swarm.foreign == 0 && alone {
         let leaves = hosts.filter(|(host, _)| inside.values().any(|inside| inside.name == host.name));
         return leaves.map(|(host, _)| Step::LeaveSwarm { host: host.name.clone() }).collect();
     }

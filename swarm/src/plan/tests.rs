@@ -56,7 +56,7 @@ fn settle(step: &Step, wanted: &Wanted, observed: &mut Observed) {
             let id = format!("machine {host}");
             observed.hosts.get_mut(host).unwrap().membership = Membership::Manager(id.clone());
             let machines = BTreeMap::from([(id, true)]);
-            observed.swarm = Some(SwarmSeen { machines, ours: true, patient: true, foreign_services: 0 });
+            observed.swarm = Some(SwarmSeen { machines, ours: true, patient: true, foreign: 0 });
         }
         Step::JoinSwarm { host } => {
             let id = format!("machine {host}");
@@ -186,7 +186,7 @@ fn files_stay_unless_that_is_asked_for() {
 fn a_swarm_that_others_use_stays() {
     let wanted = wanted(&cluster(&[3]), IMAGE);
     let foreign = |swarm: &mut SwarmSeen| swarm.ours = false;
-    let served = |swarm: &mut SwarmSeen| swarm.foreign_services = 1;
+    let served = |swarm: &mut SwarmSeen| swarm.foreign = 1;
     let larger = |swarm: &mut SwarmSeen| _ = swarm.machines.insert("another".to_owned(), true);
     for change in [&foreign as &dyn Fn(&mut SwarmSeen), &served, &larger] {
         let mut observed = up(&wanted);

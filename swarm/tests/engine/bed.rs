@@ -9,8 +9,10 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
-use swarm::engine::Engine;
+use swarm::engine::{Engine, membership};
+use swarm::observed::Membership;
 use swarm::{Cluster, Host, Progress, Source, sweep};
 use tokio::runtime::Runtime;
 
@@ -57,14 +59,31 @@ fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")
 }
 
-/// Whether there is an engine, and the clients; else the reason.
+/// Asked once, before the first test.
+static ENGINE: OnceLock<Result<(), String>> = OnceLock::new();
+
+/// Whether there is an engine that is in no swarm, and the clients; else the reason.
 pub(crate) fn engine() -> Result<(), String> {
+    ENGINE.get_or_init(look_for_engine).clone()
+}
+
+fn look_for_engine() -> Result<(), String> {
     for client in ["curl", "lftp"] {
         let found = Command::new(client).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         found.map_err(|_| format!("{client} is not installed"))?;
     }
     let runtime = runtime().map_err(|error| error.to_string())?;
-    runtime.block_on(Engine::connect(&local_host())).map(drop).map_err(|error| format!("{error:#}"))
+    let in_swarm = runtime.block_on(async {
+        let engine = Engine::connect(&local_host()).await?;
+        // That of a run that died is none.
+        sweep::sweep(&engine).await.context("what dead runs left cannot be removed")?;
+        engine.info().await.map(|info| membership(&info).map_or(true, |part| part != Membership::Outside))
+    });
+    match in_swarm {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("this machine's engine is in a swarm, and the tests begin one".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    }
 }
 
 impl Bed {
