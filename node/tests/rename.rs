@@ -25,7 +25,14 @@ fn version(n: u64, replica: NodeId) -> PathEntry {
     let hash = Hash([n as u8; 32]);
     let blob = BlobId { op: OpId(n.into()), token: Token::default() };
     let extent = Extent { blob, offset: 0, length: 10, hash };
-    let file = File { extents: vec![extent], size: 10, hash: Some(hash), modified: WALL, replicas: vec![replica] };
+    let file = File {
+        extents: vec![extent],
+        size: 10,
+        hash: Some(hash),
+        modified: WALL,
+        replicas: vec![replica],
+        ..File::default()
+    };
     head(n, Version::File(file), vec![replica])
 }
 fn head(n: u64, what: Version, nodes: Vec<NodeId>) -> PathEntry {

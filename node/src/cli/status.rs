@@ -79,7 +79,7 @@ fn table(status: &NodeStatus) -> String {
         scrub(&status.scrub),
     );
     let mut rows = vec![
-        ["NODE", "ID", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "COPIES", "USED", "FREE", "DISK", "CLOCK"]
+        ["NODE", "ID", "STATE", "ROLE", "FTP", "ZONE", "BEHIND", "COPIES", "USED", "FREE", "DISK", "CLOCK", "PROTOCOL"]
             .map(str::to_owned),
     ];
     for member in &cluster.members {
@@ -96,6 +96,7 @@ fn table(status: &NodeStatus) -> String {
             bytes(member.disk.free),
             if member.disk.healthy { "ok" } else { "failing" }.to_owned(),
             clock(member.clock_ahead),
+            protocol(member.protocol),
         ]);
     }
     text.push_str(&columns(&rows));
@@ -157,6 +158,11 @@ pub(super) fn role(role: RoleName) -> &'static str {
 /// A clock that may lead is "ok"; else how many microseconds it is ahead.
 fn clock(ahead: u64) -> String {
     if ahead == 0 { "ok".to_owned() } else { format!("{}.{} s ahead", ahead / 1_000_000, ahead / 100_000 % 10) }
+}
+
+/// The version it speaks; of one that was not heard since it or this node started none is known.
+fn protocol(version: u32) -> String {
+    if version == 0 { "unknown".to_owned() } else { version.to_string() }
 }
 
 /// Bytes with a binary unit, three digits at least.

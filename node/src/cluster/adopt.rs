@@ -92,7 +92,7 @@ mod tests {
     fn file(blob: u128) -> Version {
         let extent =
             Extent { blob: BlobId { op: OpId(blob), ..BlobId::default() }, offset: 0, length: 3, hash: Hash([1; 32]) };
-        Version::File(File { extents: vec![extent], size: 3, hash: None, modified: 0, replicas: vec![] })
+        Version::File(File { extents: vec![extent], size: 3, hash: None, modified: 0, ..File::default() })
     }
     fn effect(text: &str, over: &[Position], what: Version) -> Effect {
         Effect { path: path(text), over: over.to_vec(), what }

@@ -9,22 +9,30 @@ use super::record::{Effect, Extent, File, Head, PathEntry, Version};
 use super::types::{Micros, NodeId};
 use crate::path::FtpPath;
 
-/// What an append goes on: the extents of the visible file that stay. `None` where there is no file.
+/// What an append goes on.
+struct Base<'a> {
+    head: &'a Head,
+    file: &'a File,
+    /// Its extents that stay.
+    kept: &'a [Extent],
+}
+
+/// The visible file, as far as it stays. `None` where there is no file.
 fn base_of<'a>(
     sight: &dyn Sight,
     entry: &'a PathEntry,
     path: &FtpPath,
     cut: Option<Cut>,
-) -> Result<Option<(&'a Head, &'a [Extent])>, Refusal> {
+) -> Result<Option<Base<'a>>, Refusal> {
     let (head, file) = match (file_at(sight, entry, path), cut) {
         (Ok(base), _) => base,
         (Err(Refusal::NotFound), None) => return Ok(None),
         (Err(Refusal::NotFound), Some(_)) => return Err(Refusal::Changed),
         (Err(refusal), _) => return Err(refusal),
     };
-    let Some(Cut { base, keep }) = cut else { return Ok(Some((head, &file.extents))) };
+    let Some(Cut { base, keep }) = cut else { return Ok(Some(Base { head, file, kept: &file.extents })) };
     let (kept, inside) = split(&file.extents, keep).filter(|_| head.position == base).ok_or(Refusal::Changed)?;
-    if inside == 0 { Ok(Some((head, &file.extents[..kept]))) } else { Err(Refusal::Changed) }
+    if inside == 0 { Ok(Some(Base { head, file, kept: &file.extents[..kept] })) } else { Err(Refusal::Changed) }
 }
 
 /// Where byte `at` of these extents is: how many of them end before it, and how many bytes of the next one do. `None` beyond
@@ -50,23 +58,22 @@ pub(super) fn effects(
 ) -> Result<Vec<Effect>, Refusal> {
     may_be_made(sight, path)?;
     let entry = sight.entry(path);
-    let base = base_of(sight, &entry, path, cut)?.map_or(&[][..], |(_, extents)| extents);
+    let base = base_of(sight, &entry, path, cut)?;
     let effect = |staged| {
-        let what = Version::File(appended(base, staged, wall));
+        let what = Version::File(appended(base.as_ref(), staged, wall));
         Effect { path: path.clone(), over: replaced(&entry), what }
     };
     Ok(staged.map(effect).into_iter().collect())
 }
 
 /// The base with what was staged at its end. It names all extents and not just the new one: a node that meets two sides'
-/// appends in the other order has the base no more.
-fn appended(base: &[Extent], staged: &Staged, wall: Micros) -> File {
+/// appends in the other order has the base no more. What else is known of the base stays.
+fn appended(base: Option<&Base<'_>>, staged: &Staged, wall: Micros) -> File {
     let new = stored(staged, wall);
-    if base.is_empty() {
-        return new;
-    }
-    let extents: Vec<Extent> = base.iter().chain(&new.extents).copied().collect();
-    File { size: extents.iter().map(|e| e.length).sum(), extents, hash: None, ..new }
+    let Some(Base { file, kept, .. }) = base else { return new };
+    let extents: Vec<Extent> = kept.iter().chain(&new.extents).copied().collect();
+    let (size, hash) = (extents.iter().map(|e| e.length).sum(), new.hash.filter(|_| kept.is_empty()));
+    File { extents, size, hash, modified: new.modified, replicas: new.replicas, ..(*file).clone() }
 }
 
 impl Member {
@@ -81,8 +88,8 @@ impl Member {
         let sight = self.sight(cx);
         let entry = sight.entry(path);
         match base_of(&sight, &entry, path, *cut)? {
-            Some((_, extents)) if extents.len() >= self.config.max_extents => Err(Refusal::TooManyExtents),
-            Some((head, extents)) if !extents.is_empty() => Ok(Some(head.location.nodes.clone())),
+            Some(base) if base.kept.len() >= self.config.max_extents => Err(Refusal::TooManyExtents),
+            Some(base) if !base.kept.is_empty() => Ok(Some(base.head.location.nodes.clone())),
             _ => Ok(None),
         }
     }

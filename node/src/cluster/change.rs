@@ -57,6 +57,14 @@ pub enum Change {
         /// Microseconds since the Unix epoch.
         modified: Micros,
     },
+    /// SITE CHMOD.
+    #[cfg(feature = "next-protocol")]
+    SetMode {
+        /// Of what.
+        path: FtpPath,
+        /// As in chmod(1), at most 0o7777.
+        mode: u16,
+    },
     /// DELE of a conflict's loser: it and its equals are gone for good.
     Resolve {
         /// Whose.
@@ -157,6 +165,9 @@ pub enum Refusal {
     /// Another bound was reached: waiters, locks, size.
     #[error("the cluster is busy")]
     Busy,
+    /// The leader is of a version before the one that knew this first.
+    #[error("the leader does not know this yet: the cluster is being updated")]
+    NotYet,
     /// No leader answered in time, and none was asked to commit.
     #[error("no leader answered in time; nothing was changed")]
     NoLeader,
@@ -185,6 +196,8 @@ impl Change {
             | Self::RemoveDirectory { path }
             | Self::SetModified { path, .. }
             | Self::Resolve { path, .. } => vec![path],
+            #[cfg(feature = "next-protocol")]
+            Self::SetMode { path, .. } => vec![path],
             Self::Forget { .. } | Self::Drain(_) => vec![],
             Self::Rename { from: path, to } | Self::Recover { path, to, .. } => vec![path, to],
         };

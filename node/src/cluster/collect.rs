@@ -37,7 +37,7 @@ impl Member {
         for peer in &asked {
             self.send_durable(*peer, Message::Collect { epoch, marks: self.log.state.logged.clone() });
         }
-        let locks = self.held_locks().into_iter().map(|l| (self.me.node, l)).collect();
+        let locks = self.held_locks(self.me.node).into_iter().map(|l| (self.me.node, l)).collect();
         let durable_at = self.log.pending.need_durable();
         let until = now + self.config.collect;
         let at_most_until = now + COLLECT_AT_MOST;
@@ -143,7 +143,7 @@ impl Member {
             marks: self.log.state.logged.clone(),
             records,
             committed: self.log.state.committed.clone(),
-            locks: self.held_locks(),
+            locks: self.held_locks(from),
         };
         self.send_durable(from, promise);
     }

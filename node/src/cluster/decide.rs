@@ -82,6 +82,13 @@ pub(super) fn carried(head: &Head, file: &File) -> File {
     File { replicas: head.location.nodes.clone(), ..file.clone() }
 }
 
+/// A new version with the bytes of the one that is there, of which something else is said.
+fn retold(sight: &dyn Sight, path: &FtpPath, say: impl FnOnce(File) -> File) -> Result<Effect, Refusal> {
+    let entry = sight.entry(path);
+    let (head, file) = file_at(sight, &entry, path)?;
+    Ok(Effect { path: path.clone(), over: replaced(&entry), what: Version::File(say(carried(head, file))) })
+}
+
 /// Whether a file may be put there.
 fn file_may_be_made(sight: &dyn Sight, path: &FtpPath) -> Result<(), Refusal> {
     may_be_made(sight, path)?;
@@ -151,10 +158,10 @@ pub(super) fn effects(
         }
         Change::Forget { .. } | Change::Drain(_) => Ok(vec![]),
         Change::SetModified { path, modified } => {
-            let entry = sight.entry(path);
-            let (head, file) = file_at(sight, &entry, path)?;
-            Ok(vec![effect(path, Version::File(File { modified: *modified, ..carried(head, file) }))])
+            Ok(vec![retold(sight, path, |file| File { modified: *modified, ..file })?])
         }
+        #[cfg(feature = "next-protocol")]
+        Change::SetMode { path, mode } => Ok(vec![retold(sight, path, |file| File { mode: Some(*mode), ..file })?]),
         Change::Resolve { path, position } => {
             let entry = sight.entry(path);
             let (lost, _, over) = loser_at(sight, &entry, path, *position)?;
@@ -182,6 +189,7 @@ pub(super) fn stored(staged: &Staged, wall: Micros) -> File {
         hash: Some(extent.hash),
         modified: wall,
         replicas: staged.confirmed.clone(),
+        ..File::default()
     }
 }
 

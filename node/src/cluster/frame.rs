@@ -3,6 +3,7 @@
 use super::marks::Marks;
 use super::pending::View;
 use super::record::{Body, Effect, Head, PathEntry, Record, Relocated, Version};
+use super::version::Later;
 use crate::path::FtpPath;
 use std::sync::Arc;
 
@@ -63,10 +64,15 @@ fn positions(n: usize) -> usize {
     n * 80
 }
 
+/// No fewer bytes than fields of a later version take as JSON. There are none as a rule.
+fn weight_of_later(later: &Later) -> usize {
+    later.iter().map(|(name, value)| name.len() * 6 + value.to_string().len() + 4).sum()
+}
+
 /// No fewer bytes than the effect takes as JSON.
 pub(super) fn weight_of(effect: &Effect) -> usize {
     let file = if let Version::File(file) = &effect.what { Some(file) } else { None };
-    let what = file.map_or(0, |f| f.extents.len() * 400 + ids(f.replicas.len()) + 200);
+    let what = file.map_or(0, |f| f.extents.len() * 400 + ids(f.replicas.len()) + weight_of_later(&f.later) + 200);
     // A control character takes six bytes in JSON.
     effect.path.as_str().len() * 6 + positions(effect.over.len()) + what + 100
 }
@@ -86,7 +92,7 @@ pub(super) fn fit(weights: impl Iterator<Item = usize>, limit: usize) -> usize {
 pub(super) fn weight_of_entry(path: &FtpPath, entry: &PathEntry) -> usize {
     let head = |head: &Head| {
         let file = if let Version::File(file) = &head.what { Some(file) } else { None };
-        let what = file.map_or(0, |f| f.extents.len() * 400 + f.replicas.len() * 40 + 200);
+        let what = file.map_or(0, |f| f.extents.len() * 400 + ids(f.replicas.len()) + weight_of_later(&f.later) + 200);
         what + head.location.nodes.len() * 40 + 700
     };
     path.as_str().len() * 6 + entry.heads.iter().map(head).sum::<usize>() + 50
@@ -96,7 +102,7 @@ pub(super) fn weight_of_entry(path: &FtpPath, entry: &PathEntry) -> usize {
 fn weight(record: &Record) -> usize {
     let body = match &record.body {
         Body::Cover(cover) => positions(cover.marks.iter().count() + cover.voids.len()) + ids(cover.members.len()),
-        Body::Write(write) => write.effects.iter().map(weight_of).sum(),
+        Body::Write(write) => write.effects.iter().map(weight_of).sum::<usize>() + weight_of_later(&write.later),
         Body::Move(moved) => {
             let register = |v: &Relocated| positions(1) + ids(v.nodes.len()) + v.extents.len() * 400 + 100;
             moved.versions.iter().map(|v| v.path.as_str().len() * 6 + register(v)).sum()

@@ -84,7 +84,6 @@ impl Front {
             }
             _ => (now > self.until, Refusal::NoLeader),
         };
-        // A commit that was asked for before, of copies that counted then, may have been done.
         late.then_some(if self.doubtful { Refusal::Unknown } else { why })
     }
     /// A stamp no earlier attempt of this front can have got.
@@ -118,6 +117,12 @@ impl Member {
     fn send_front(&mut self, cx: Cx<'_>, op: OpId) {
         let now = cx.mono();
         let Some((leader, epoch)) = self.leader else { return };
+        let Some(front) = self.fronts.get(&op) else { return };
+        if !self.judges(leader, &front.change) {
+            // An earlier leader, which knew it, may have done it.
+            let why = if front.doubtful { Refusal::Unknown } else { Refusal::NotYet };
+            return self.give_up(op, why);
+        }
         let Some(front) = self.fronts.get_mut(&op) else { return };
         front.again = now + if front.phase == Phase::Staging { RENEW } else { self.config.rpc };
         if front.phase == Phase::Committing || front.change.is_order() {
@@ -162,13 +167,14 @@ impl Member {
         }
     }
 
-    /// The locks our fronts hold, for a new leader.
-    pub(super) fn held_locks(&self) -> Vec<HeldLock> {
+    /// The locks our fronts hold, for `to`, which is about to lead.
+    pub(super) fn held_locks(&self, to: NodeId) -> Vec<HeldLock> {
+        let known = |(_, f): &(&OpId, &Front)| self.judges(to, &f.change);
         let held = |(op, f): (&OpId, &Front)| {
             let (token, change, replicas) = (f.token?, f.change.clone(), f.replicas.clone());
             Some(HeldLock { op: *op, token, change, replicas })
         };
-        self.fronts.iter().filter_map(held).collect()
+        self.fronts.iter().filter(known).filter_map(held).collect()
     }
 
     /// The lock with its plan, or the same lock under a new leader's token.

@@ -102,7 +102,7 @@ mod tests {
             size: 3,
             hash: Some(hash),
             modified: u64::from(byte),
-            replicas: vec![],
+            ..File::default()
         })
     }
     fn directory(modified: u64) -> Version {
@@ -153,7 +153,7 @@ mod tests {
         let appended = |bytes: [u8; 2]| {
             let mut all = bytes.map(|b| if let Version::File(f) = file(b) { f.extents[0] } else { panic!("a file") });
             all[1].blob.op = OpId(bytes[1].into());
-            Version::File(File { extents: all.to_vec(), size: 6, hash: None, modified: 1, replicas: vec![] })
+            Version::File(File { extents: all.to_vec(), size: 6, hash: None, modified: 1, ..File::default() })
         };
         assert!(appended([1, 2]).equals(&appended([1, 2])));
         assert!(!appended([1, 2]).equals(&appended([1, 3])), "two hashes that are not known are not the same");

@@ -4,6 +4,7 @@ use super::info::{DiskReport, Info, RoleName};
 use super::member::{Cx, Member, Role};
 use super::message::Message;
 use super::types::{MS, Micros, NodeId};
+use super::version::PROTOCOL;
 
 impl Member {
     /// What is done at the pace of heartbeats.
@@ -45,6 +46,7 @@ impl Member {
                 wall: cx.now.wall,
                 clock_ahead: self.clock_ahead,
                 leaving: self.leaving,
+                protocol: PROTOCOL,
             };
             self.send(node, Message::Heartbeat { sent: now, echo, info: Box::new(info) });
         }

@@ -306,6 +306,9 @@ pub struct MemberStatus {
     /// Whether it is about to stop.
     #[serde(default)]
     pub leaving: bool,
+    /// The version of the protocol that it speaks, as far as it has said.
+    #[serde(default)]
+    pub protocol: u32,
 }
 
 /// How far the draining of a node is.

@@ -102,6 +102,7 @@ impl Pair {
             wall: NOON + (self.now.mono - 9_000_000 * MS),
             clock_ahead: 0,
             leaving: false,
+            protocol: PROTOCOL,
         }
     }
     /// Time passes, in ticks, with a heartbeat every quarter of a second.

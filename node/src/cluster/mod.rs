@@ -57,6 +57,7 @@ mod storage;
 mod transfer;
 mod truncate;
 mod types;
+mod version;
 mod whereabouts;
 
 pub use append::split;
@@ -71,3 +72,4 @@ pub use message::*;
 pub use record::*;
 pub use storage::*;
 pub use types::*;
+pub use version::{Later, OLDEST, PROTOCOL, speaks};

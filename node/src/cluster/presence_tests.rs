@@ -34,7 +34,7 @@ fn version() -> VersionId {
 
 impl Storage for Shelf {
     fn entry(&self, path: &FtpPath) -> Option<PathEntry> {
-        let file = File { extents: vec![extent()], size: 3, hash: None, modified: 0, replicas: vec![] };
+        let file = File { extents: vec![extent()], size: 3, hash: None, modified: 0, ..File::default() };
         let location = Location { nodes: self.nodes.clone(), ..Location::default() };
         let (position, what) = (version().position, Version::File(file));
         let head = Head { position, hlc: Hlc(1), op: OpId(1), confirmed: true, what, location };

@@ -2,6 +2,7 @@
 
 use super::marks::Marks;
 use super::types::{BlobId, Epoch, Hash, Hlc, Micros, NodeId, OpId, Position, Stamp};
+use super::version::Later;
 use crate::path::FtpPath;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,9 @@ pub struct Write {
     /// Which part of the operation this is; `None` when it is all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// What a later version says beside.
+    #[serde(flatten)]
+    pub later: Later,
 }
 
 /// Whether a node is being drained.
@@ -141,7 +145,7 @@ pub enum Version {
 }
 
 /// A file's version: an immutable list of extents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct File {
     /// The bytes, in order.
     pub extents: Vec<Extent>,
@@ -154,6 +158,13 @@ pub struct File {
     pub modified: Micros,
     /// The nodes whose disks held all extents when it was logged.
     pub replicas: Vec<NodeId>,
+    /// Permissions as chmod(1) sets them. Kept, shown, and not yet enforced.
+    #[cfg(feature = "next-protocol")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u16>,
+    /// What a later version says beside.
+    #[serde(flatten)]
+    pub later: Later,
 }
 
 /// A run of bytes of one immutable blob.

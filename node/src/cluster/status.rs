@@ -5,6 +5,7 @@ use super::io::{Liveness, MemberStatus, Status};
 use super::member::Member;
 use super::storage::Storage;
 use super::types::{Epoch, NodeId, Now};
+use super::version::PROTOCOL;
 
 impl Member {
     /// What it does, whom it follows (itself when it leads), and the epoch it promised to: the part of [`Self::status`] that
@@ -29,6 +30,7 @@ impl Member {
                 draining: self.draining(*id, now.mono, storage),
                 copies: self.log.state.copies.get(id).copied().unwrap_or(0),
                 leaving: self.peers.said(*id).is_some_and(|i| i.leaving),
+                protocol: self.peers.said(*id).map_or(0, |i| i.protocol),
             })
             .collect();
         let role = self.role_name().0;
@@ -42,6 +44,7 @@ impl Member {
             draining: self.draining(self.me.node, now.mono, storage),
             copies: self.log.state.copies.get(&self.me.node).copied().unwrap_or(0),
             leaving: self.leaving,
+            protocol: PROTOCOL,
         });
         members.sort_by(|a, b| a.info.name.cmp(&b.info.name));
         let state = &self.log.state;

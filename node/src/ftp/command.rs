@@ -87,6 +87,9 @@ pub(crate) enum Command {
     SiteHelp,
     /// Empty: of all that the user sees.
     SiteConflicts(String),
+    /// SITE CHMOD: a mode, and the path it is for.
+    #[cfg(feature = "next-protocol")]
+    SiteChmod(u16, String),
 }
 
 /// Why a line is no command.
@@ -287,8 +290,20 @@ fn site(arg: &str) -> Result<Command, CommandError> {
     match word.trim_ascii_end().to_ascii_uppercase().as_str() {
         "HELP" => Ok(Command::SiteHelp),
         "CONFLICTS" => Ok(Command::SiteConflicts(rest.to_owned())),
+        #[cfg(feature = "next-protocol")]
+        "CHMOD" => chmod(rest),
         "" => Err(CommandError::Argument),
         _ => Err(CommandError::Parameter),
+    }
+}
+
+/// SITE CHMOD, as ProFTPD and others have it: octal digits and a path.
+#[cfg(feature = "next-protocol")]
+fn chmod(arg: &str) -> Result<Command, CommandError> {
+    let (mode, path) = arg.trim_start().split_once(' ').ok_or(CommandError::Argument)?;
+    match u16::from_str_radix(mode, 8) {
+        Ok(mode) if mode <= 0o7777 && !path.is_empty() => Ok(Command::SiteChmod(mode, path.to_owned())),
+        _ => Err(CommandError::Argument),
     }
 }
 
@@ -347,6 +362,7 @@ mod tests {
             ("AUTH GSSAPI", 504),
             ("PROT S", 536),
             ("EPSV 7", 522),
+            #[cfg(not(feature = "next-protocol"))]
             ("SITE CHMOD 644 x", 504),
             ("OPTS NOTHING", 501),
         ] {

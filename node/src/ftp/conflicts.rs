@@ -35,7 +35,7 @@ pub(crate) enum Place {
 #[derive(Debug, Clone)]
 pub(crate) enum Entry {
     /// A version that lost.
-    Loser(Loser),
+    Loser(Box<Loser>),
     /// A directory that mirrors one with losers in it.
     Directory,
 }
@@ -126,7 +126,7 @@ pub(crate) fn entry(files: &dyn Files, path: &FtpPath, root: &FtpPath) -> Option
     if path == root {
         return Some(Entry::Directory);
     }
-    let loser = || loser(files, path).map(Entry::Loser);
+    let loser = || loser(files, path).map(|loser| Entry::Loser(Box::new(loser)));
     loser().or_else(|| (!files.conflicts(path, None, 1).is_empty()).then_some(Entry::Directory))
 }
 
@@ -187,7 +187,14 @@ mod tests {
 
     fn head(hlc: u64, position: Position, node: Option<u128>) -> Head {
         let replicas = node.map(NodeId).into_iter().collect();
-        let what = Version::File(File { extents: vec![], size: 3, hash: Some(Hash([1; 32])), modified: 1, replicas });
+        let what = Version::File(File {
+            extents: vec![],
+            size: 3,
+            hash: Some(Hash([1; 32])),
+            modified: 1,
+            replicas,
+            ..File::default()
+        });
         Head { position, hlc: Hlc(hlc), op: OpId(1), confirmed: true, what, location: Location::default() }
     }
     fn at(counter: u64, nonce: u64, seq: u64) -> Position {

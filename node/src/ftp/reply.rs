@@ -80,7 +80,7 @@ impl From<Refusal> for Reply {
             // The name is not allowed, whatever is there.
             Refusal::Reserved | Refusal::IntoItself | Refusal::TooLong => 553,
             Refusal::TooFewCopies => 452,
-            Refusal::Busy | Refusal::LockWait | Refusal::Changed | Refusal::TooManyExtents => 450,
+            Refusal::Busy | Refusal::LockWait | Refusal::Changed | Refusal::TooManyExtents | Refusal::NotYet => 450,
             Refusal::NoLeader | Refusal::Unknown => 451,
             Refusal::Stalled => 426,
             // No verb of FTP asks for that.

@@ -121,7 +121,7 @@ fn file(bytes: &[u8]) -> Version {
         // Lets `open` find the bytes again.
         hash: Some(Hash::from(blake3::hash(bytes))),
         modified: MODIFIED,
-        replicas: vec![],
+        ..File::default()
     })
 }
 

@@ -3,10 +3,10 @@
 
 use super::acquaintance::{Acquaintances, Claim, Presence};
 use super::frame::{FrameError, read_frame, write_frame};
-use super::hello::{AnyHello, HELLO_MAX, Hello, HelloRefusal, PEERS, PROTOCOL, Port, Reply};
+use super::hello::{AnyHello, HELLO_MAX, Hello, HelloRefusal, PEERS, Port, Reply};
 use super::quiet::Quiet;
 use super::tls::{KeyHash, PeerStream, PeerTls, Secured};
-use crate::cluster::{NodeId, PeerInfo};
+use crate::cluster::{NodeId, OLDEST, PROTOCOL, PeerInfo};
 use crate::store::{BootChain, ChainFile, Remembered};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -226,7 +226,7 @@ impl Greeter {
         let Identity { cluster, info, boot } = self.me.clone();
         let known = self.known.lock().expect("no panic while held");
         let peers = known.addresses().take(PEERS).collect();
-        Hello { protocol: PROTOCOL, cluster, port, info, boot, peers }
+        Hello { protocol: PROTOCOL, oldest: Some(OLDEST), cluster, port, info, boot, peers }
     }
     /// The dialler speaks first.
     async fn first(&self, secured: Secured, port: Port) -> Result<Greeted, GreetError> {
@@ -246,10 +246,10 @@ impl Greeter {
         let mut stream = BufReader::with_capacity(READ_AHEAD, secured.stream);
         let json: Option<Box<RawValue>> = read_frame(&mut stream, &mut Vec::new(), HELLO_MAX).await?;
         let json = json.ok_or(GreetError::Ended)?;
-        // The version first: the rest of a newer Hello may not be understood.
+        // The version first: the rest of a Hello that is refused may not be understood.
         let version: AnyHello = serde_json::from_str(json.get()).map_err(FrameError::from)?;
-        let admitted = if version.protocol > PROTOCOL {
-            Err(HelloRefusal::NewerProtocol { ours: PROTOCOL })
+        let admitted = if let Some(refusal) = version.refusal() {
+            Err(refusal)
         } else {
             let hello: Hello = serde_json::from_str(json.get()).map_err(FrameError::from)?;
             self.admit(&hello, port, secured.key).map(|presence| (hello, presence))
@@ -267,8 +267,8 @@ impl Greeter {
     }
     /// Judges a Hello; counts the connection when it is welcome.
     fn admit(&self, hello: &Hello, port: Port, key: Option<KeyHash>) -> Result<Presence, HelloRefusal> {
-        if hello.protocol > PROTOCOL {
-            return Err(HelloRefusal::NewerProtocol { ours: PROTOCOL });
+        if let Some(refusal) = AnyHello::from(hello).refusal() {
+            return Err(refusal);
         }
         if hello.cluster != self.me.cluster {
             return Err(HelloRefusal::WrongCluster);

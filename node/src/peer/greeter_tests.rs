@@ -116,10 +116,10 @@ async fn wrong_cluster_port_version_and_own_address_are_told() {
     let reply: Reply = read_frame(&mut tcp, &mut Vec::new(), HELLO_MAX).await.unwrap().unwrap();
     assert_eq!(reply, Reply::Refused(HelloRefusal::NewerProtocol { ours: PROTOCOL }));
 
-    // An older node may call, and is told the version: it is the one that cannot go on.
+    // A newer one that still speaks this version is welcome, and told which that is.
     let mut hello = b.hello(Port::Rpc);
     hello.info = info(3, "127.0.0.1:3");
-    (hello.boot, hello.protocol) = (boots(&[3]), PROTOCOL - 1);
+    (hello.boot, hello.protocol, hello.oldest) = (boots(&[3]), PROTOCOL + 1, Some(PROTOCOL));
     let mut tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, from) = listener.accept().await.unwrap();
     write_frame(&mut tcp, &hello).await.unwrap();
@@ -127,10 +127,13 @@ async fn wrong_cluster_port_version_and_own_address_are_told() {
     let reply: Reply = read_frame(&mut tcp, &mut Vec::new(), HELLO_MAX).await.unwrap().unwrap();
     let Reply::Welcome(welcome) = reply else { panic!("{reply:?}") };
     assert_eq!(welcome.protocol, PROTOCOL);
-    // And this node as the older one, which calls a newer.
-    let newer = Hello { protocol: PROTOCOL + 1, ..hello };
+    // And this node as the one that calls.
+    let newer = Hello { oldest: Some(PROTOCOL + 1), ..hello };
     let refusal = b.admit(&newer, Port::Rpc, None).unwrap_err();
     assert_eq!(refusal, HelloRefusal::NewerProtocol { ours: PROTOCOL });
+    let older = Hello { protocol: OLDEST - 1, oldest: None, ..newer };
+    let refusal = b.admit(&older, Port::Rpc, None).unwrap_err();
+    assert_eq!(refusal, HelloRefusal::OlderProtocol { oldest: OLDEST });
 }
 
 #[tokio::test]

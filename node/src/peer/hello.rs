@@ -1,14 +1,11 @@
 //! The words two nodes open a connection with, on both ports: who I am, and why I will not speak with you. Only words;
 //! [`Greeter`](super::Greeter) says them.
 
-use crate::cluster::PeerInfo;
+use crate::cluster::{OLDEST, PROTOCOL, PeerInfo, speaks};
 use crate::store::BootChain;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// The version of all that follows a Hello. A node refuses greater ones. To be raised with every change that a node of the
-/// version before would misread.
-pub const PROTOCOL: u32 = 4;
 /// Longest frame before the peer is known, in bytes.
 pub(crate) const HELLO_MAX: usize = 64 << 10;
 
@@ -18,8 +15,11 @@ pub const PEERS: usize = 128;
 /// What a node says of itself, and fixes for the life of the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`PROTOCOL`] of the speaker.
+    /// [`PROTOCOL`] of the speaker, which is the version of all that follows.
     pub protocol: u32,
+    /// The oldest version that it understands, where it says: of a listener that is older it then need not be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u32>,
     /// The cluster it belongs to.
     pub cluster: String,
     /// Which of the two ports it means to speak to.
@@ -48,11 +48,17 @@ pub enum Port {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum HelloRefusal {
-    /// The speaker is newer than the listener.
+    /// The speaker is newer than the listener, and speaks no version that the listener knows.
     #[error("its protocol is newer than version {ours}: upgrade this side first")]
     NewerProtocol {
         /// The greatest version the refusing side speaks.
         ours: u32,
+    },
+    /// The speaker is of a version that the listener speaks no more.
+    #[error("its protocol is older than version {oldest}: upgrade it")]
+    OlderProtocol {
+        /// The least version the refusing side speaks.
+        oldest: u32,
     },
     /// Another cluster's node. The refusing side does not say which its own is.
     #[error("it belongs to another cluster")]
@@ -93,6 +99,7 @@ impl HelloRefusal {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::NewerProtocol { .. } => "newer protocol",
+            Self::OlderProtocol { .. } => "older protocol",
             Self::WrongCluster => "wrong cluster",
             Self::WrongPort => "wrong port",
             Self::Own => "own",
@@ -119,7 +126,28 @@ pub(crate) enum Reply {
 /// Just enough of any version's Hello to refuse it in words.
 #[derive(Debug, Deserialize)]
 pub(crate) struct AnyHello {
-    pub(crate) protocol: u32,
+    protocol: u32,
+    oldest: Option<u32>,
+}
+
+impl AnyHello {
+    /// Why nodes of these versions cannot speak with each other, if they cannot.
+    pub(crate) fn refusal(&self) -> Option<HelloRefusal> {
+        if speaks(self.protocol, self.oldest) {
+            return None;
+        }
+        Some(if self.protocol < OLDEST {
+            HelloRefusal::OlderProtocol { oldest: OLDEST }
+        } else {
+            HelloRefusal::NewerProtocol { ours: PROTOCOL }
+        })
+    }
+}
+
+impl From<&Hello> for AnyHello {
+    fn from(hello: &Hello) -> Self {
+        Self { protocol: hello.protocol, oldest: hello.oldest }
+    }
 }
 
 #[cfg(test)]

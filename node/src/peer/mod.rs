@@ -34,6 +34,6 @@ pub use frame::{FORMAT, FRAME_MAX, FrameError, encode, read_frame, write_frame};
 pub use greeter::{GreetError, Greeted, Greeter, Identity};
 pub(crate) use handle::random128;
 pub use handle::{ClusterHandle, Operation, ReadRefused, Stopped};
-pub use hello::{Hello, HelloRefusal, PEERS, PROTOCOL, Port};
+pub use hello::{Hello, HelloRefusal, PEERS, Port};
 pub use start::{PeerConfig, PeerTasks, start};
 pub use tls::{KeyHash, PeerStream, PeerTls, Pem, Secured, TlsConfigError};

@@ -26,7 +26,7 @@ fn at(nodes: &[u128]) -> Location {
     Location { nodes: nodes.iter().map(|n| node(*n)).collect(), ..Location::default() }
 }
 fn file(extent: Extent) -> File {
-    File { extents: vec![extent], size: extent.length, hash: None, modified: 0, replicas: vec![] }
+    File { extents: vec![extent], size: extent.length, hash: None, modified: 0, ..File::default() }
 }
 fn path(n: u128) -> FtpPath {
     FtpPath::try_from(format!("/{n}")).unwrap()

@@ -131,7 +131,7 @@ async fn what_is_not_here_or_not_allowed_is_refused() {
 
 fn file(extents: Vec<Extent>) -> File {
     let size = extents.iter().map(|e| e.length).sum();
-    File { extents, size, hash: None, modified: 0, replicas: vec![] }
+    File { extents, size, hash: None, modified: 0, ..File::default() }
 }
 fn at(nodes: &[u128]) -> Location {
     Location { nodes: nodes.iter().map(|n| node(*n)).collect(), ..Location::default() }

@@ -150,7 +150,7 @@ mod tests {
     }
     fn file(byte: u8) -> Version {
         let hash = Hash([byte; 32]);
-        Version::File(File { extents: vec![], size: byte.into(), hash: Some(hash), modified: 9, replicas: vec![] })
+        Version::File(File { extents: vec![], size: byte.into(), hash: Some(hash), modified: 9, ..File::default() })
     }
     fn made() -> Version {
         Version::Directory { modified: 5 }

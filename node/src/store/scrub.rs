@@ -203,7 +203,7 @@ mod tests {
         for (n, here) in blobs {
             let path = FtpPath::try_from(format!("/{n}")).unwrap();
             let extent = Extent { blob: blob(*n), offset: 0, length: 3, hash: Hash([0; 32]) };
-            let what = Stored { extents: vec![extent, extent], size: 6, hash: None, modified: 0, replicas: vec![] };
+            let what = Stored { extents: vec![extent, extent], size: 6, hash: None, modified: 0, ..Stored::default() };
             let (position, location) = (Position::default(), Location::default());
             let what = Version::File(what);
             let head = Head { position, hlc: Hlc(1), op: OpId(1), confirmed: true, what, location };

@@ -62,7 +62,7 @@ fn entry(what: Version, confirmed: bool) -> Option<PathEntry> {
 }
 fn file(size: u64) -> Version {
     let hash = blake3::hash(b"").into();
-    Version::File(File { extents: vec![], size, hash: Some(hash), modified: 9, replicas: vec![] })
+    Version::File(File { extents: vec![], size, hash: Some(hash), modified: 9, ..File::default() })
 }
 fn directory() -> Version {
     Version::Directory { modified: 5 }
@@ -280,7 +280,8 @@ async fn damaged() -> tempfile::TempDir {
     ] {
         let (size, hash): (u64, Hash) = (bytes.len() as u64, blake3::hash(bytes).into());
         let extents = vec![Extent { blob: blob(n), offset: 0, length: size, hash }];
-        let what = Version::File(File { extents, size, hash: Some(hash), modified: 1, replicas: nodes.clone() });
+        let replicas = nodes.clone();
+        let what = Version::File(File { extents, size, hash: Some(hash), modified: 1, replicas, ..File::default() });
         let mut entry = entry(what, true).unwrap();
         entry.heads[0].location = Location { stamp: Stamp::default(), nodes };
         mutations.extend([Mutation::Entry(p(name), Some(entry)), Mutation::Reference(blob(n), p(name), true)]);

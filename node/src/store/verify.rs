@@ -248,7 +248,7 @@ mod tests {
         let head = |n: u128, bytes: &[u8]| {
             let (length, hash) = (bytes.len() as u64, Hash::from(blake3::hash(bytes)));
             let extents = vec![Extent { blob: blob(n), offset: 0, length, hash }];
-            let what = Version::File(File { extents, size: length, hash: Some(hash), modified: 1, replicas: vec![] });
+            let what = Version::File(File { extents, size: length, hash: Some(hash), modified: 1, ..File::default() });
             let location = Location { nodes: vec![store.node()], ..Location::default() };
             let position = Position { seq: n as u64, ..Position::default() };
             Head { position, hlc: Hlc(n as u64), op: OpId(n), confirmed: true, what, location }

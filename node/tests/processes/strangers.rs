@@ -3,7 +3,8 @@
 
 use crate::cluster::Cluster;
 use crate::{Outcome, Story, ensure};
-use node::peer::{Hello, PROTOCOL, Port, encode};
+use node::cluster::PROTOCOL;
+use node::peer::{Hello, Port, encode};
 use node::pki::{Authority, Issued};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -100,6 +101,7 @@ fn hello(status: &Value, cluster: &str, port: Port) -> Outcome<Vec<u8>> {
     let info = serde_json::from_value(info)?;
     let hello = Hello {
         protocol: PROTOCOL,
+        oldest: None,
         cluster: cluster.to_owned(),
         port,
         info,

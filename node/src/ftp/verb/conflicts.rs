@@ -29,7 +29,7 @@ pub(super) async fn look(session: &Session, mirrored: &FtpPath) -> Result<Option
 pub(super) async fn loser(session: &Session, mirrored: &FtpPath) -> Result<Loser, Reply> {
     session.shared.files.fresh().await?;
     match look(session, mirrored).await? {
-        Some(Entry::Loser(loser)) => Ok(loser),
+        Some(Entry::Loser(loser)) => Ok(*loser),
         Some(Entry::Directory) => Err(Refusal::Reserved.into()),
         None => Err(Refusal::NotFound.into()),
     }

@@ -35,6 +35,15 @@ pub(super) async fn dele(session: &mut Session, typed: &str) -> Result<Reply, St
     Ok(Reply::new(250, "Deleted."))
 }
 
+/// SITE CHMOD, which many servers have and no RFC.
+#[cfg(feature = "next-protocol")]
+pub(super) async fn chmod(session: &mut Session, mode: u16, typed: &str) -> Result<Reply, Stop> {
+    session.may_write()?;
+    let path = session.path(typed)?;
+    session.change(Change::SetMode { path, mode }).await?;
+    Ok(Reply::new(200, "Mode set."))
+}
+
 pub(super) async fn rnfr(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
     session.may_write()?;
     let place = session.place(&session.seen(typed)?)?;

@@ -49,11 +49,16 @@ pub(super) fn seen(session: &Session, path: &FtpPath) -> Option<Seen> {
 pub(super) async fn mlst(session: &mut Session, typed: &str) -> Result<Reply, Stop> {
     let shown = session.seen(typed)?;
     let place = session.place(&shown)?;
-    let (kind, size, modified) = match look(session, &place).await? {
+    let seen = look(session, &place).await?;
+    #[cfg(feature = "next-protocol")]
+    let mode = if let Seen::File(file, _) = &seen { file.mode } else { None };
+    let (kind, size, modified) = match seen {
         Seen::File(file, _) => (Kind::File, file.size, Some(file.modified)),
         Seen::Directory(modified) => (Kind::Directory, 0, modified),
     };
     let entry = facts(session.facts, kind, size, modified, session.access(&place), shown.as_str());
+    #[cfg(feature = "next-protocol")]
+    let entry = mode.map_or(entry.clone(), |mode| format!("UNIX.mode={mode:04o};{entry}"));
     Ok(Reply::lines(250, "Facts", vec![entry], "End."))
 }
 

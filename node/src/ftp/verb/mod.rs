@@ -66,6 +66,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> Result<Reply
         Command::Clnt => Ok(Reply::new(200, "Noted.")),
         Command::SiteHelp => Ok(info::site_help()),
         Command::SiteConflicts(path) => conflicts::site(session, &path).await,
+        #[cfg(feature = "next-protocol")]
+        Command::SiteChmod(mode, path) => file::chmod(session, mode, &path).await,
         Command::Quit | Command::Rnto(_) => Err(Reply::new(503, "Bad sequence of commands.").into()),
     }
 }

@@ -233,6 +233,8 @@ fn effect(op: OpId, change: &Change, path: &FtpPath) -> Option<Seeing<Piece>> {
         }
         Change::MakeDirectory { path: at } if at == path => Act::Put(vec![Piece::Directory]).seeing(Seen::Absent),
         Change::SetModified { path: at, .. } if at == path => Act::Read.seeing(Seen::Present),
+        #[cfg(feature = "next-protocol")]
+        Change::SetMode { path: at, .. } if at == path => Act::Read.seeing(Seen::Present),
         Change::Rename { from, to } if from == to && to == path => Act::Read.seeing(Seen::Present),
         Change::Rename { from, .. } if from == path => Act::Delete.seeing(Seen::Present),
         Change::Rename { to, .. } if to == path => Act::Place.seeing(Seen::Nothing),
@@ -255,6 +257,8 @@ fn shown(change: &Change, path: &FtpPath, refusal: Refusal) -> Option<Seeing<Pie
         | Change::MakeDirectory { path }
         | Change::RemoveDirectory { path }
         | Change::SetModified { path, .. } => path,
+        #[cfg(feature = "next-protocol")]
+        Change::SetMode { path, .. } => path,
         Change::Resolve { .. } | Change::Recover { .. } | Change::Forget { .. } | Change::Drain(_) => return None,
     };
     let seen = match refusal {

@@ -164,6 +164,10 @@ impl Truth {
             Change::SetModified { path, modified } => {
                 file(path).is_none_or(|f| f.modified == *modified && Some(self.unmerged(&f.extents)) == moved(path))
             }
+            #[cfg(feature = "next-protocol")]
+            Change::SetMode { path, mode } => {
+                file(path).is_none_or(|f| f.mode == Some(*mode) && Some(self.unmerged(&f.extents)) == moved(path))
+            }
             Change::Resolve { path, .. } => matches!(at(path), Some(Version::Resolved | Version::Deleted)),
             Change::Recover { to, .. } => file(to).is_some(),
         }
