@@ -44,6 +44,14 @@ pub struct Bed {
     shared: Mutex<Option<Cluster>>,
 }
 
+/// Today's version, or with a feature of the crate `node` another: with the profile and the flags of the tests of `swarm`,
+/// so that what one has compiled, the other need not.
+async fn compile(features: &[&str]) -> Result<PathBuf> {
+    let features = features.iter().map(|&feature| feature.to_owned()).collect();
+    let source = Source { profile: "dev".to_owned(), features, ..Source::release()? };
+    source.compile(&Progress::silent()).await
+}
+
 /// On the engine.
 struct Built {
     engine: Engine,
@@ -87,8 +95,8 @@ pub fn lacking(need: Need) -> Result<Option<String>, String> {
     }
 }
 
-/// Whether a signal has ended the run: then nothing new is made.
-pub(crate) fn stopping() -> bool {
+/// Whether a signal has ended the run: then nothing new is made, and the process ends once all is removed.
+pub fn stopping() -> bool {
     STOPPING.load(Ordering::Relaxed)
 }
 
@@ -97,9 +105,7 @@ impl Bed {
     pub fn make(tap: &Path) -> Result<Self> {
         let runtime = runtime()?;
         let (trebol, built) = runtime.block_on(async {
-            // The profile and the flags of the tests of `swarm`: what one has compiled, the other need not.
-            let source = Source { profile: "dev".to_owned(), ..Source::release()? };
-            let trebol = source.compile(&Progress::silent()).await?;
+            let trebol = compile(&[]).await?;
             let built = match engine() {
                 Err(_) => None,
                 Ok(_) => {
@@ -114,6 +120,14 @@ impl Bed {
             anyhow::Ok((trebol, built))
         })?;
         Ok(Self { runtime, trebol, built, shared: Mutex::new(None) })
+    }
+    /// The image of the version that comes after this one.
+    pub async fn next_image(&self) -> Result<String> {
+        let built = self.built.as_ref().context("an image needs an engine")?;
+        let image = swarm::image::build(&built.engine, &compile(&["next-protocol"]).await?, &labels()).await;
+        // Cargo has put it where today's binary was.
+        compile(&[]).await?;
+        image
     }
     /// A cluster of its own for a story, with settings beside the usual ones.
     pub async fn own_cluster(&self, nodes: usize, more: &Variables) -> Result<Cluster> {

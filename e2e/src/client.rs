@@ -142,18 +142,32 @@ impl Client {
     pub async fn make_directory(&mut self, path: &str) -> Result<()> {
         within(&format!("MKD {path}"), OPERATION, async { Ok(self.0.mkdir(path).await?) }).await
     }
+    /// APPE to its end, which must be a good one.
+    pub async fn append(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
+        let append = async {
+            let mut stream = self.0.append_with_stream(path).await?;
+            stream.write_all(bytes).await?;
+            Ok(stream.finish().await?)
+        };
+        within(&format!("APPE {path}"), OPERATION, append).await
+    }
     /// The code that a command is answered with, whatever it is.
     pub async fn code(&mut self, line: &str) -> Result<u32> {
+        Ok(self.reply(line).await?.0)
+    }
+    /// The same with its text.
+    pub async fn reply(&mut self, line: &str) -> Result<(u32, String)> {
         let verb = line.split(' ').next().unwrap_or_default();
-        let code = async {
+        let reply = async {
             // No code is expected, so that each is told as the unexpected one.
             match self.0.custom_command(line, &[]).await {
-                Ok(reply) => Ok(reply.status.code()),
-                Err(FtpError::UnexpectedResponse(reply)) => Ok(reply.status.code()),
+                Ok(reply) | Err(FtpError::UnexpectedResponse(reply)) => {
+                    Ok((reply.status.code(), String::from_utf8_lossy(&reply.body).into_owned()))
+                }
                 Err(error) => Err(error.into()),
             }
         };
-        within(&format!("an answer to {verb}"), OPERATION, code).await
+        within(&format!("an answer to {verb}"), OPERATION, reply).await
     }
 }
 

@@ -18,11 +18,15 @@ mod rolling;
 mod store;
 #[path = "stories/strangers.rs"]
 mod strangers;
+#[path = "stories/versions.rs"]
+mod versions;
 #[path = "stories/wire.rs"]
 mod wire;
+#[path = "stories/work.rs"]
+mod work;
 
 use anyhow::Result;
-use e2e::bed::{clear_on_signals, lacking};
+use e2e::bed::{clear_on_signals, lacking, stopping};
 use e2e::{Bed, Cluster, Need};
 use futures_util::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -40,7 +44,7 @@ type Story = (&'static str, Need, Tale);
 type Shared = Arc<OnceLock<Result<Bed, String>>>;
 
 /// In this order: what is least likely to fail comes first, and what leaves the cluster as it was.
-const STORIES: [Story; 8] = [
+const STORIES: [Story; 9] = [
     store::STORY,
     strangers::STORY,
     leader::STORY,
@@ -48,6 +52,7 @@ const STORIES: [Story; 8] = [
     address::STORY,
     partition::STORY,
     rolling::STORY,
+    versions::STORY,
     wire::STORY,
 ];
 
@@ -62,6 +67,10 @@ fn main() -> ExitCode {
     let bed: Shared = Arc::default();
     let trials = STORIES.iter().map(|story| trial(story, &bed)).collect();
     let code = libtest_mimic::run(&arguments, trials).exit_code();
+    while stopping() {
+        // What is removed is removed by another thread, which ends the process with the code for that.
+        std::thread::park();
+    }
     if let Some(Ok(bed)) = bed.get() {
         bed.clear();
     }

@@ -64,6 +64,7 @@ struct Contained {
     /// Of clients; the next ones are those of data connections.
     port: u16,
     variables: Variables,
+    image: String,
     /// There from the first start on, running or not.
     container: Option<Container>,
 }
@@ -96,7 +97,7 @@ impl Containers {
             ];
             variables.extend(own.map(|(setting, value)| (format!("TREBOL_{setting}"), value)));
             set(&mut variables, more);
-            place.nodes.push(Contained { name, port, variables, container: None });
+            place.nodes.push(Contained { name, port, variables, image: image.to_owned(), container: None });
         }
         Ok(place)
     }
@@ -167,7 +168,7 @@ impl Containers {
         let (port, ports) = (this.port, PASSIVE);
         let published = std::iter::once(FTP).chain(port + 1..=port + ports);
         let mut request = self
-            .request_with_ports(&self.image, published)?
+            .request_with_ports(&this.image, published)?
             .with_container_name(format!("{}-{}", self.name, this.name))
             .with_hostname(&this.name)
             .with_network(self.outside())
@@ -238,11 +239,21 @@ impl Containers {
             None => Ok(()),
         }
     }
-    /// Replaces a stopped node's container by a new one on the same volume, with one more setting: another version of it.
+    /// Replaces a stopped node's container by a new one on the same volume, with one more setting.
     pub async fn replace(&mut self, node: usize, (name, value): (&str, &str)) -> Result<()> {
         self.remove_container(node).await?;
         self.nodes[node].variables.insert(name.to_owned(), value.to_owned());
         self.start(node).await
+    }
+    /// Replaces a stopped node's container by one of another image, on the same volume.
+    pub async fn replace_image(&mut self, node: usize, image: &str) -> Result<()> {
+        self.remove_container(node).await?;
+        image.clone_into(&mut self.nodes[node].image);
+        self.start(node).await
+    }
+    /// The image that all nodes began with.
+    pub fn image(&self) -> &str {
+        &self.image
     }
     /// Replaces a stopped node's container by one with another address: what had its old one in between keeps it for good.
     /// What is returned must live as long.
