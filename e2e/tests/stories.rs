@@ -52,8 +52,8 @@ const STORIES: [Story; 9] = [
     address::STORY,
     partition::STORY,
     rolling::STORY,
-    versions::STORY,
     wire::STORY,
+    versions::STORY,
 ];
 
 /// One at a time: they share a cluster, and the machine.

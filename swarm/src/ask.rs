@@ -168,7 +168,7 @@ mod tests {
             draining: Draining::UnderWay,
             copies: 5,
             leaving: false,
-            protocol: 4,
+            protocol: 5,
         };
         let status = Status {
             node: NodeId(7),

@@ -11,7 +11,8 @@ use crate::observed::{HostSeen, Membership, Observed, SwarmSeen};
 use anyhow::{Context, Result};
 use bollard::models::{NodeState, Service};
 use bollard::query_parameters::{
-    ListConfigsOptions, ListImagesOptionsBuilder, ListNetworksOptions, ListSecretsOptions, ListVolumesOptionsBuilder,
+    ListConfigsOptions, ListImagesOptionsBuilder, ListNetworksOptions, ListNetworksOptionsBuilder, ListSecretsOptions,
+    ListSecretsOptionsBuilder, ListServicesOptions, ListVolumesOptionsBuilder,
 };
 use nodes::{node_of, nodes_of, services};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -124,36 +125,45 @@ async fn look_at_swarm(cluster: &Cluster, engine: &Engine, observed: &mut Observ
         }
         seen.machines.insert(id, machine.status.and_then(|status| status.state) == Some(NodeState::READY));
     }
-    let own = |labels: &HashMap<String, String>| {
-        labels.get(name::CLUSTER).is_some_and(|of| of.as_str() == cluster.name.as_str())
-    };
-    let secrets = docker.list_secrets(None::<ListSecretsOptions>).await;
+    let secrets = ListSecretsOptionsBuilder::default().filters(&by_cluster(&cluster.name)).build();
+    let secrets = docker.list_secrets(Some(secrets)).await;
     for secret in secrets.map_err(|error| engine.failed("list secrets", &error))? {
         let spec = secret.spec.unwrap_or_default();
-        let mut labels = spec.labels.unwrap_or_default();
-        if !own(&labels) {
-            seen.foreign += 1;
-            continue;
-        }
-        observed.authority = labels.remove(name::AUTHORITY).or(observed.authority.take());
+        let authority = spec.labels.unwrap_or_default().remove(name::AUTHORITY);
+        observed.authority = authority.or(observed.authority.take());
         observed.secrets.extend(spec.name);
     }
-    let configs = docker.list_configs(None::<ListConfigsOptions>).await;
-    seen.foreign += configs.map_err(|error| engine.failed("list configurations", &error))?.len();
-    let networks = docker.list_networks(None::<ListNetworksOptions>).await;
-    for network in networks.map_err(|error| engine.failed("list networks", &error))? {
-        if network.labels.as_ref().is_some_and(own) {
-            observed.network |= network.name.as_deref() == Some(&name::network(&cluster.name));
-        } else if network.scope.as_deref() == Some("swarm") && network.ingress != Some(true) {
-            seen.foreign += 1;
-        }
-    }
+    let networks = ListNetworksOptionsBuilder::default().filters(&by_cluster(&cluster.name)).build();
+    let networks = docker.list_networks(Some(networks)).await;
+    let networks = networks.map_err(|error| engine.failed("list networks", &error))?;
+    observed.network = networks.iter().any(|network| network.name.as_deref() == Some(&name::network(&cluster.name)));
 
     let services = services(engine).await?;
-    let (own, foreign): (Vec<Service>, Vec<Service>) =
-        services.into_iter().partition(|service| node_of(&cluster.name, service).is_some());
-    seen.foreign += foreign.len();
+    let own: Vec<Service> = services.into_iter().filter(|service| node_of(&cluster.name, service).is_some()).collect();
+    let is_own =
+        |labels: &HashMap<String, String>| labels.get(name::CLUSTER).is_some_and(|of| of == cluster.name.as_str());
+    seen.foreign = others(engine, &is_own).await?;
     observed.swarm = Some(seen);
     observed.nodes = nodes_of(&cluster.name, engine, &own).await?;
     Ok(())
+}
+
+/// How many services, secrets, configurations and networks a swarm has whose labels are not `own`: they would end with it.
+pub async fn others(manager: &Engine, own: &dyn Fn(&HashMap<String, String>) -> bool) -> Result<usize> {
+    let docker = &manager.docker;
+    let services = docker.list_services(None::<ListServicesOptions>).await;
+    let services = services.map_err(|error| manager.failed("list services", &error))?;
+    let secrets = docker.list_secrets(None::<ListSecretsOptions>).await;
+    let secrets = secrets.map_err(|error| manager.failed("list secrets", &error))?;
+    let configs = docker.list_configs(None::<ListConfigsOptions>).await;
+    let configs = configs.map_err(|error| manager.failed("list configurations", &error))?;
+    let networks = docker.list_networks(None::<ListNetworksOptions>).await;
+    let mut networks = networks.map_err(|error| manager.failed("list networks", &error))?;
+    // The swarm's own network for published ports, and those of single machines, are nobody's.
+    networks.retain(|network| network.scope.as_deref() == Some("swarm") && network.ingress != Some(true));
+    let labels = services.into_iter().map(|service| service.spec.and_then(|spec| spec.labels));
+    let labels = labels.chain(secrets.into_iter().map(|secret| secret.spec.and_then(|spec| spec.labels)));
+    let labels = labels.chain(configs.into_iter().map(|config| config.spec.and_then(|spec| spec.labels)));
+    let labels = labels.chain(networks.into_iter().map(|network| network.labels));
+    Ok(labels.filter(|labels| !labels.as_ref().is_some_and(own)).count())
 }

@@ -2,6 +2,7 @@
 //! no more is removed, or to this one at its end; everything else is left alone.
 
 use crate::engine::{Engine, unless_missing};
+use crate::look::others;
 use crate::work::until;
 use anyhow::Result;
 use bollard::query_parameters::{
@@ -17,11 +18,16 @@ pub const RUN: &str = "trebol.run";
 /// For containers of removed services to end.
 const END: Duration = Duration::from_secs(60);
 
-/// This process: its number, where numbers count (containers that share an engine number apart), and when it started, for
-/// numbers come again.
+/// This process: its number, when it started, for numbers come again, and where it is numbered: containers and machines that
+/// share an engine number apart.
 pub fn this_run() -> String {
     let pid = std::process::id();
     format!("{pid}-{}-{}", started(pid).unwrap_or_default(), numbering())
+}
+
+/// A name that only this run gives.
+pub fn named(what: &str) -> String {
+    format!("{what}-{}", &blake3::hash(this_run().as_bytes()).to_hex()[..8])
 }
 
 /// The labels of this run, for a [`crate::Cluster`], an image, a machine.
@@ -36,10 +42,11 @@ pub fn is_alive(run: &str) -> bool {
     apart != numbering() || pid.parse().ok().and_then(started).is_some_and(|started| started == start)
 }
 
-/// The namespace that this process is numbered in (pid_namespaces(7)).
+/// The boot of the machine and the namespace that this process is numbered in (pid_namespaces(7)).
 fn numbering() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect()
+    format!("{}-{}", boot.trim(), namespace.display())
 }
 
 /// When a process started, in ticks since the machine did (proc(5), stat, field 22).
@@ -117,10 +124,9 @@ async fn remove_from_swarm(engine: &Engine, goes: Judge) -> Result<usize> {
             swept += eventually(async || docker.delete_secret(&id).await).await?;
         }
     }
-    let left = docker.list_services(None::<bollard::query_parameters::ListServicesOptions>).await;
-    let used = !left.map_err(|error| engine.failed("list services", &error))?.is_empty();
     let labels = swarm.spec.and_then(|spec| spec.labels);
-    if goes(labels.as_ref()) && !used {
+    // Networks are removed later, and those of dead runs do not count.
+    if goes(labels.as_ref()) && others(engine, &|labels| goes(Some(labels))).await? == 0 {
         let options = LeaveSwarmOptionsBuilder::default().force(true).build();
         docker.leave_swarm(Some(options)).await.map_err(|error| engine.failed("leave the swarm", &error))?;
         return Ok(swept + 1);

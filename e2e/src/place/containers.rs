@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use swarm::ask::{self, Output};
 use swarm::engine::{Engine, unless_missing};
+use swarm::sweep;
 use testcontainers::core::wait::ExitWaitStrategy;
 use testcontainers::core::{Mount, WaitFor};
 use testcontainers::runners::AsyncRunner;
@@ -78,7 +79,7 @@ impl Containers {
         count: usize,
         more: &Variables,
     ) -> Result<Self> {
-        let name = format!("trebol-e2e-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}-{}", sweep::named("trebol-e2e"), MADE.fetch_add(1, Ordering::Relaxed));
         let mut place =
             Self { engine: engine.clone(), tools, image: image.to_owned(), access, name, nodes: Vec::new() };
         for network in [place.outside(), place.inside()] {

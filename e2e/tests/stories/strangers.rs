@@ -80,7 +80,7 @@ async fn refused(mut stranger: Client, how: &str) -> Result<()> {
 async fn said(address: SocketAddr) -> Result<Vec<u8>> {
     within(&format!("a refusal at {address}"), REFUSAL, async {
         let mut wire = TcpStream::connect(address).await?;
-        let words = br#"{"protocol":4,"cluster":"stories"}"#;
+        let words = br#"{"protocol":5,"cluster":"stories"}"#;
         let mut frame = u32::try_from(words.len())?.to_be_bytes().to_vec();
         frame.extend(words);
         let mut said = Vec::new();

@@ -137,7 +137,7 @@ mod tests {
             draining: Draining::No,
             copies: 4,
             leaving: false,
-            protocol: 4,
+            protocol: 5,
         }
     }
 

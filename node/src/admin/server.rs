@@ -175,7 +175,7 @@ mod tests {
             draining: Draining::No,
             copies: 0,
             leaving: false,
-            protocol: 4,
+            protocol: 5,
         };
         Status {
             node: NodeId(1),

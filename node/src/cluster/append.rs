@@ -151,6 +151,15 @@ mod tests {
     }
 
     #[test]
+    fn an_append_keeps_what_a_later_version_says_of_the_file() {
+        let Version::File(mut base) = file() else { panic!("a file") };
+        base.later.insert("moon".to_owned(), 3.into());
+        let later = base.later.clone();
+        let grown = append(&Tree::default().with("/f", Version::File(base)), "/f").unwrap();
+        assert!(matches!(&grown[0].what, Version::File(f) if f.later == later && f.extents.len() == 2));
+    }
+
+    #[test]
     fn an_append_to_nothing_is_a_store() {
         let begun = append(&Tree::default().with("/q", Version::Deleted), "/q").unwrap();
         assert!(matches!(&begun[0].what, Version::File(f) if f.extents.len() == 1 && f.hash == Some(Hash([1; 32]))));

@@ -135,7 +135,9 @@ mod tests {
     #[test]
     fn a_record_weighs_no_less_than_its_json() {
         let control = vec!["\u{1}".repeat(255); 15].join("/");
-        for record in [cover(1000), delete("/x"), delete(&control)] {
+        let mut told = Write { op: OpId(u128::MAX), ..Write::default() };
+        told.later.insert("\u{1}".repeat(99), serde_json::json!({"control": control.as_str(), "n": vec![u64::MAX; 9]}));
+        for record in [cover(1000), delete("/x"), delete(&control), record(Body::Write(told))] {
             assert!(weight(&record) >= serde_json::to_string(&*record).unwrap().len());
         }
     }

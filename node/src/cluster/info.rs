@@ -36,8 +36,7 @@ pub struct Info {
     /// It is about to stop: whoever stays leads rather.
     #[serde(default)]
     pub leaving: bool,
-    /// The version of the protocol that the sender speaks; 0 from one that does not say.
-    #[serde(default)]
+    /// The version of the protocol that the sender speaks.
     pub protocol: u32,
 }
 

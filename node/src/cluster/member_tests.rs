@@ -54,6 +54,8 @@ struct Pair {
     now: Now,
     peer: PeerInfo,
     events: Vec<Event>,
+    /// All else that came out.
+    outputs: Vec<Output>,
 }
 
 fn info(n: u128) -> PeerInfo {
@@ -65,9 +67,12 @@ fn info(n: u128) -> PeerInfo {
 impl Pair {
     /// The member outranks its peer, and `ahead` is how far its clock is ahead.
     fn new(ahead: Micros) -> Self {
+        Self::of(9, 1, ahead)
+    }
+    fn of(me: u128, peer: u128, ahead: Micros) -> Self {
         let now = Now { mono: 9_000_000 * MS, wall: NOON + ahead };
-        let member = Member::new(now, Config::default(), info(9), Restored::default(), &Empty, 1);
-        let mut pair = Self { member, now, peer: info(1), events: vec![] };
+        let member = Member::new(now, Config::default(), info(me), Restored::default(), &Empty, 1);
+        let mut pair = Self { member, now, peer: info(peer), events: vec![], outputs: vec![] };
         pair.handle(Input::Disk(DiskReport { used: 0, free: 1 << 40, healthy: true }));
         pair.handle(Input::LinkUp(pair.peer.clone()));
         pair
@@ -79,8 +84,9 @@ impl Pair {
             self.member.handle(self.now, Input::Persisted { batch: batch.number }, &Empty);
         }
         for output in self.member.take_outputs() {
-            if let Output::Event(event) = output {
-                self.events.push(event);
+            match output {
+                Output::Event(event) => self.events.push(event),
+                other => self.outputs.push(other),
             }
         }
     }
@@ -224,4 +230,88 @@ fn marks_and_clocks_at_the_end_of_their_range_do_no_harm() {
         pair.handle(Input::Tick);
     }
     assert_eq!(pair.clock_ahead(), 0);
+}
+
+/// The member follows its peer, which speaks some version, and has an operation for it that version 6 knew first.
+#[cfg(feature = "next-protocol")]
+mod of_another_version {
+    use super::*;
+
+    const OP: OpId = OpId(7);
+
+    impl Pair {
+        fn follower() -> Self {
+            let mut pair = Self::of(1, 9, 0);
+            pair.pass(1500); // beyond the lease that an earlier start may have given
+            pair
+        }
+        fn follow(&mut self, epoch: u64, protocol: u32) {
+            let info = Box::new(Info { protocol, ..self.said() });
+            let sent = self.now.mono + 77_001 * MS + epoch;
+            self.hear(Message::Heartbeat { sent, echo: self.now.mono, info });
+            let epoch = Epoch(epoch, 1);
+            self.hear(Message::Collect { epoch, marks: Marks::default() });
+            self.hear(Message::Coordinator { epoch, members: vec![NodeId(1), NodeId(9)] });
+        }
+        fn submit(&mut self) {
+            let change = Change::SetMode { path: FtpPath::root().join("f").unwrap(), mode: 0o640 };
+            self.handle(Input::Submit { op: OP, change, patience: 10_000 * MS });
+        }
+        fn granted(&mut self, epoch: u64) {
+            let token = Token { epoch: Epoch(epoch, 1), n: 1 };
+            self.hear(Message::Granted { op: OP, token, replicas: vec![], hlc: Hlc(1) });
+        }
+        fn asked(&self) -> Vec<&'static str> {
+            let asked = |output: &Output| match output {
+                Output::Send { message: Message::LockRequest { .. }, .. } => Some("lock"),
+                Output::Send { message: Message::Commit { .. }, .. } => Some("commit"),
+                _ => None,
+            };
+            self.outputs.iter().filter_map(asked).collect()
+        }
+        fn refused(&self) -> Option<Refusal> {
+            self.outputs.iter().find_map(|output| match output {
+                Output::Front { event: FrontEvent::Refused(refusal), .. } => Some(*refusal),
+                _ => None,
+            })
+        }
+        fn locks_promised(&self) -> usize {
+            let promised = self.outputs.iter().rev().find_map(|output| match output {
+                Output::Send { message: Message::Promise { locks, .. }, .. } => Some(locks.len()),
+                _ => None,
+            });
+            promised.unwrap()
+        }
+    }
+
+    #[test]
+    fn a_leader_that_knows_it_is_asked() {
+        let mut pair = Pair::follower();
+        pair.follow(5, PROTOCOL);
+        pair.submit();
+        pair.granted(5);
+        assert_eq!((pair.asked(), pair.refused()), (vec!["lock", "commit"], None));
+        pair.follow(6, PROTOCOL);
+        assert_eq!(pair.locks_promised(), 1);
+        assert_eq!((pair.asked(), pair.refused()), (vec!["lock", "commit", "commit"], None));
+    }
+
+    #[test]
+    fn one_that_does_not_is_not_asked() {
+        let mut pair = Pair::follower();
+        pair.follow(5, OLDEST);
+        pair.submit();
+        assert_eq!((pair.asked(), pair.refused()), (vec![], Some(Refusal::NotYet)));
+    }
+
+    #[test]
+    fn what_an_earlier_leader_may_have_done_is_not_called_refused() {
+        let mut pair = Pair::follower();
+        pair.follow(5, PROTOCOL);
+        pair.submit();
+        pair.granted(5);
+        pair.follow(6, OLDEST);
+        assert_eq!(pair.locks_promised(), 0);
+        assert_eq!((pair.asked(), pair.refused()), (vec!["lock", "commit"], Some(Refusal::Unknown)));
+    }
 }

@@ -3,13 +3,14 @@
 //!
 //! - Two nodes speak with each other when each knows the version of the other, or the other says that it still speaks one
 //!   that this one knows ([`speaks`]).
-//! - What is logged are effects, and what they are made of is kept with all its fields, also those of a later version
-//!   ([`Later`]). So who does not know a new field stores it, hands it on, and has it when it is updated.
+//! - What is logged are effects. Fields that a later version gives to a file's version, or to a write, are kept by those that
+//!   do not know them ([`Later`]): stored, handed on, and there when the node is updated.
 //! - Operations are judged by the leader. One that a leader does not know yet is not asked of it ([`Change::since`]); its
 //!   effects are understood by everybody.
 //!
-//! What says something that an earlier version has to understand (a new body of a record, another format on disk) takes two
-//! versions: one that reads it, and one that writes it and no longer speaks with those before ([`OLDEST`]).
+//! Anything else that an earlier version has to understand takes two versions: one that reads it, and one that writes it and
+//! no longer speaks with those before ([`OLDEST`]). Nothing may be said to a peer in a word that it does not know: it takes
+//! that for garbage, and ends the link.
 
 use super::change::Change;
 use super::member::Member;
@@ -18,11 +19,12 @@ use std::collections::BTreeMap;
 
 /// The version of all that nodes say to each other, in records as well. To be raised with every change that a node of the
 /// version before would misread.
-pub const PROTOCOL: u32 = if cfg!(feature = "next-protocol") { 5 } else { OLDEST };
+pub const PROTOCOL: u32 = if cfg!(feature = "next-protocol") { 6 } else { OLDEST };
 /// The oldest version that is still spoken.
-pub const OLDEST: u32 = 4;
+pub const OLDEST: u32 = 5;
 
-/// Fields that a later version has written, with what they say; numbers have 64 bits at most. They are kept as they are.
+/// Fields that a later version has written, with what they say. They are kept as they are, whatever becomes of the bytes: so a
+/// new field says nothing of the bytes, may be missing, and holds neither fractions nor numbers of more than 64 bits.
 pub type Later = BTreeMap<String, serde_json::Value>;
 
 /// Whether this program speaks with one of version `theirs` that understands versions from `oldest` on, as far as it says.
@@ -46,7 +48,7 @@ impl Change {
             | Self::Drain(_)
             | Self::Recover { .. } => OLDEST,
             #[cfg(feature = "next-protocol")]
-            Self::SetMode { .. } => 5,
+            Self::SetMode { .. } => 6,
         }
     }
 }
@@ -54,7 +56,8 @@ impl Change {
 impl Member {
     /// Whether a node can judge such a change, by what its last heartbeat said of its version.
     pub(super) fn judges(&self, node: NodeId, change: &Change) -> bool {
-        node == self.me.node || self.peers.said(node).is_none_or(|said| said.protocol.max(OLDEST) >= change.since())
+        let said = if node == self.me.node { PROTOCOL } else { self.peers.said(node).map_or(OLDEST, |i| i.protocol) };
+        said >= change.since()
     }
 }
 

@@ -122,7 +122,7 @@ impl Bed {
     }
     /// A name for a cluster of this process.
     pub(crate) fn name(&self, what: &str) -> String {
-        format!("{what}-{}", std::process::id())
+        sweep::named(what)
     }
     /// `swarm` with the arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {

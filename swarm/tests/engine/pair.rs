@@ -57,7 +57,7 @@ fn told_on(bed: &Bed, machines: &Machines) -> Outcome {
     let unknown = cluster.try_run(&["scale", "6", "--host", "h9"])?;
     ensure(unknown.stderr.contains("there is no host h9"), || unknown.stderr.clone())?;
 
-    let next = format!("localhost/trebol-node:next-{}", std::process::id());
+    let next = format!("localhost/trebol-node:{}", sweep::named("next"));
     tag(bed, &engines[0], &next)?;
     let written = while_used(&access, &text, || cluster.run(&["update", "--image", &next]).map(drop))?;
     for name in written {
