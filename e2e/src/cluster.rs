@@ -170,15 +170,14 @@ impl Cluster {
         })
         .await
     }
-    /// Waits until there are exactly three copies of every file, as the index has it.
+    /// Waits until there are exactly three copies of every visible file, as the index has it.
     pub async fn three_copies(&self) -> Result<Value> {
         wait_for("exactly three copies of every file", AGREED, async || {
             let status = self.agreed().await?;
             let copies = copies(&status);
-            let versions =
-                status["files"].as_u64().unwrap_or_default() + status["conflicts"].as_u64().unwrap_or_default();
-            ensure(status["missing_copies"] == 0 && copies.values().sum::<u64>() == versions * COPIES, || {
-                format!("{versions} versions with copies {copies:?}: {status}")
+            let files = status["files"].as_u64().unwrap_or_default();
+            ensure(status["missing_copies"] == 0 && copies.values().sum::<u64>() == files * COPIES, || {
+                format!("{files} files with copies {copies:?}: {status}")
             })?;
             Ok(status)
         })
