@@ -140,9 +140,7 @@ async fn look_at_swarm(cluster: &Cluster, engine: &Engine, observed: &mut Observ
 
     let services = services(engine).await?;
     let own: Vec<Service> = services.into_iter().filter(|service| node_of(&cluster.name, service).is_some()).collect();
-    let is_own =
-        |labels: &HashMap<String, String>| labels.get(name::CLUSTER).is_some_and(|of| of == cluster.name.as_str());
-    seen.foreign = others(engine, &is_own).await?;
+    seen.foreign = others(engine, &|labels| name::is_of(&cluster.name, labels)).await?;
     observed.swarm = Some(seen);
     observed.nodes = nodes_of(&cluster.name, engine, &own).await?;
     Ok(())

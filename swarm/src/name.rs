@@ -2,6 +2,7 @@
 //! lengths add up to what Swarm takes (63 bytes for a service, 64 for a secret).
 
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -104,6 +105,11 @@ impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{}-{}", self.host, self.index))
     }
+}
+
+/// Whether these are the labels of something that is the cluster's.
+pub fn is_of(cluster: &Name, labels: &HashMap<String, String>) -> bool {
+    labels.get(CLUSTER).is_some_and(|of| of == cluster.as_str())
 }
 
 /// Of a cluster's network.

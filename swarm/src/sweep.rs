@@ -18,11 +18,11 @@ pub const RUN: &str = "trebol.run";
 /// For containers of removed services to end.
 const END: Duration = Duration::from_secs(60);
 
-/// This process: its number, when it started, for numbers come again, and where it is numbered: containers and machines that
-/// share an engine number apart.
+/// This process: its number, when it started, for numbers come again, where it is numbered, for containers that share an
+/// engine number apart, and the machine's start.
 pub fn this_run() -> String {
     let pid = std::process::id();
-    format!("{pid}-{}-{}", started(pid).unwrap_or_default(), numbering())
+    format!("{pid}-{}-{}-{}", started(pid).unwrap_or_default(), numbering(), boot())
 }
 
 /// A name that only this run gives.
@@ -37,16 +37,21 @@ pub fn labels() -> BTreeMap<String, String> {
 
 /// Whether the process of a run may still live; of one that is numbered apart that is not known here.
 pub fn is_alive(run: &str) -> bool {
-    let mut words = run.splitn(3, '-');
-    let (Some(pid), Some(start), Some(apart)) = (words.next(), words.next(), words.next()) else { return false };
-    apart != numbering() || pid.parse().ok().and_then(started).is_some_and(|started| started == start)
+    let words: Vec<&str> = run.splitn(4, '-').collect();
+    let [pid, start, namespace, since] = words[..] else { return false };
+    let lives = || pid.parse().ok().and_then(started).is_some_and(|started| started == start);
+    // Nothing outlives the machine's start.
+    since == boot() && (namespace != numbering() || lives())
 }
 
-/// The boot of the machine and the namespace that this process is numbered in (pid_namespaces(7)).
+/// The namespace that this process is numbered in (pid_namespaces(7)).
 fn numbering() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    format!("{}-{}", boot.trim(), namespace.display())
+    std::fs::read_link("/proc/self/ns/pid").unwrap_or_default().display().to_string()
+}
+
+/// Which start of the machine this is.
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// When a process started, in ticks since the machine did (proc(5), stat, field 22).
@@ -161,11 +166,13 @@ mod tests {
     fn runs_live_as_long_as_their_process() {
         assert!(is_alive(&this_run()));
         let pid = std::process::id();
-        let here = numbering();
-        for dead in ["", "17", "999999999-5", &format!("{pid}-1-{here}"), &format!("999999999-5-{here}")] {
+        let (here, now) = (numbering(), boot());
+        let dead = [format!("{pid}-1-{here}-{now}"), format!("999999999-5-{here}-{now}")];
+        let earlier = [this_run().replace(&now, "another"), String::new(), "17".to_owned(), "999999999-5".to_owned()];
+        for dead in dead.iter().chain(&earlier) {
             assert!(!is_alive(dead), "{dead}");
         }
-        assert!(is_alive("999999999-5-1"), "nobody here can know");
+        assert!(is_alive(&format!("999999999-5-elsewhere-{now}")), "nobody here can know");
         let labels = |run: String| HashMap::from([(RUN.to_owned(), run)]);
         assert!(is_dead(Some(&labels("999999999-5".to_owned()))) && !is_dead(Some(&labels(this_run()))));
         assert!(

@@ -13,7 +13,7 @@ pub(crate) const STORY: Story =
 
 /// Its new operation gives a file its new field.
 const FILE: &str = "/versions";
-/// The modes that the file gets: the last one while this version is half back.
+/// The modes that the file gets: the last one while this version is on its way back.
 const MODES: [&str; 2] = ["0640", "0600"];
 /// Changes of leader that one question may meet.
 const LEADERS: usize = 10;
@@ -42,7 +42,7 @@ async fn comes_and_goes(bed: &Bed, cluster: &mut Cluster) -> Result<()> {
         Ok(())
     })
     .await?;
-    ensure(refused == last, || format!("refused {refused} times by a leader of this version"))?;
+    ensure(refused > 0, || "no leader of this version was asked".to_owned())?;
     for node in 0..=last {
         ensure(protocol(cluster, node).await? == before + 1, || format!("node {node} speaks no newer protocol"))?;
         shows_mode(cluster, node, Some(MODES[0])).await?;

@@ -118,10 +118,15 @@ impl Member {
         let now = cx.mono();
         let Some((leader, epoch)) = self.leader else { return };
         let Some(front) = self.fronts.get(&op) else { return };
-        if !self.judges(leader, &front.change) {
-            // An earlier leader, which knew it, may have done it.
-            let why = if front.doubtful { Refusal::Unknown } else { Refusal::NotYet };
-            return self.give_up(op, why);
+        match self.judges(leader, &front.change) {
+            Some(true) => {}
+            // Its port refused us: it is about to be leader no more, and the front is due again at the next tick.
+            None => return,
+            Some(false) => {
+                // An earlier leader, which knew it, may have done it.
+                let why = if front.doubtful { Refusal::Unknown } else { Refusal::NotYet };
+                return self.give_up(op, why);
+            }
         }
         let Some(front) = self.fronts.get_mut(&op) else { return };
         front.again = now + if front.phase == Phase::Staging { RENEW } else { self.config.rpc };
@@ -169,7 +174,7 @@ impl Member {
 
     /// The locks our fronts hold, for `to`, which is about to lead.
     pub(super) fn held_locks(&self, to: NodeId) -> Vec<HeldLock> {
-        let known = |(_, f): &(&OpId, &Front)| self.judges(to, &f.change);
+        let known = |(_, f): &(&OpId, &Front)| self.judges(to, &f.change) == Some(true);
         let held = |(op, f): (&OpId, &Front)| {
             let (token, change, replicas) = (f.token?, f.change.clone(), f.replicas.clone());
             Some(HeldLock { op: *op, token, change, replicas })

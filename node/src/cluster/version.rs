@@ -54,10 +54,10 @@ impl Change {
 }
 
 impl Member {
-    /// Whether a node can judge such a change, by what its last heartbeat said of its version.
-    pub(super) fn judges(&self, node: NodeId, change: &Change) -> bool {
-        let said = if node == self.me.node { PROTOCOL } else { self.peers.said(node).map_or(OLDEST, |i| i.protocol) };
-        said >= change.since()
+    /// Whether a node can judge such a change, by what its last heartbeat said of its version; `None` until one came.
+    pub(super) fn judges(&self, node: NodeId, change: &Change) -> Option<bool> {
+        let said = if node == self.me.node { PROTOCOL } else { self.peers.said(node)?.protocol };
+        Some(said >= change.since())
     }
 }
 

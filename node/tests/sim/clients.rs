@@ -97,7 +97,7 @@ impl World {
             65..=77 => Change::Delete { path },
             78..=91 => Change::Rename { from: path, to: self.any_path() },
             #[cfg(feature = "next-protocol")]
-            92..=93 => Change::SetMode { path, mode: (self.now % 0o7777) as u16 },
+            93..=94 => Change::SetMode { path, mode: (self.now % 0o7777) as u16 },
             92..=96 => Change::SetModified { path, modified: self.now },
             _ => Change::MakeDirectory { path },
         }

@@ -2,6 +2,7 @@
 
 use super::{Work, until};
 use crate::engine::{membership, words};
+use crate::look::others;
 use crate::name::{self, Name};
 use crate::observed::Membership;
 use crate::spec;
@@ -98,6 +99,11 @@ impl Work<'_> {
         let engine = self.engines.of(host)?;
         if membership(&engine.info().await?)? == Membership::Outside {
             return Ok(());
+        }
+        // With its manager the swarm ends, and somebody may have come since the plan was made.
+        let cluster = &self.wanted.cluster;
+        if *host == cluster.manager().name && others(engine, &|labels| name::is_of(&cluster.name, labels)).await? > 0 {
+            bail!("others have begun to use the swarm: it is left as it is");
         }
         let options = LeaveSwarmOptionsBuilder::default().force(true).build();
         engine.docker.leave_swarm(Some(options)).await.map_err(|error| engine.failed("leave the swarm", &error))
