@@ -4,8 +4,10 @@
 use anyhow::{Context, Result, bail};
 use node::pki::Authority;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -28,6 +30,9 @@ const FILES: [(&str, &str); 6] = [
 /// A node that is away for longer has its copies made again, in seconds. The default of a minute is longer than a story.
 const REPAIR_AFTER_S: u64 = 10;
 
+/// The directories of this run, for an end by a signal: then nothing is dropped.
+static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
 /// Settings of a node, as variables.
 pub type Variables = BTreeMap<String, String>;
 
@@ -42,6 +47,7 @@ impl Access {
     /// An authority and a user, new.
     pub async fn make(trebol: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("trebol-e2e-").tempdir()?;
+        DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner).push(directory.path().to_owned());
         let authority = Authority::open(directory.path(), CLUSTER)?;
         let user = format!("[[user]]\nname = \"{USER}\"\npassword = \"{}\"\nhome = \"/\"\n", hash(trebol).await?);
         std::fs::write(directory.path().join("users.toml"), user)?;
@@ -79,6 +85,18 @@ impl Access {
         ];
         let files = FILES.iter().map(|(setting, name)| (*setting, file(name)));
         own.into_iter().chain(files).map(|(setting, value)| (format!("TREBOL_{setting}"), value)).collect()
+    }
+}
+
+/// Removes the directories of all clusters, at the end of a run that is not told to its end.
+pub(crate) fn clear() {
+    for directory in DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("{} cannot be removed: {error}", directory.display());
+            }
+            _ => {}
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What all stories share: the binary and the images, built once; the cluster that one story leaves to the next; and that
 //! nothing is left when the run is over, however it ends.
 
-use crate::access::{Access, Variables};
+use crate::access::{self, Access, Variables};
 use crate::cluster::Cluster;
 use crate::place::{Containers, Place, Processes, labels};
 use crate::tools::{self, Tools};
@@ -121,6 +121,10 @@ impl Bed {
         })?;
         Ok(Self { runtime, trebol, built, shared: Mutex::new(None) })
     }
+    /// The engine, if there is one.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.built.as_ref().map(|built| &built.engine)
+    }
     /// The image of the version that comes after this one.
     pub async fn next_image(&self) -> Result<String> {
         let built = self.built.as_ref().context("an image needs an engine")?;
@@ -156,23 +160,17 @@ impl Bed {
         *self.shared.lock().await = Some(cluster);
     }
     /// Takes all of this run away. What cannot be removed now is swept by the next run.
-    pub fn clear(&self) {
+    pub fn clear(&self) -> Result<()> {
         self.runtime.block_on(async {
-            if let Some(cluster) = self.shared.lock().await.take()
-                && let Err(error) = cluster.clear().await
-            {
-                eprintln!("the cluster cannot be removed: {error:#}");
-            }
+            let cleared = match self.shared.lock().await.take() {
+                Some(cluster) => cluster.clear().await.context("the cluster cannot be removed"),
+                None => Ok(()),
+            };
             if let Some(built) = &self.built {
-                clear(&built.engine).await;
+                sweep::clear(&built.engine).await.context("not everything can be removed")?;
             }
-        });
-    }
-}
-
-async fn clear(engine: &Engine) {
-    if let Err(error) = sweep::clear(engine).await {
-        eprintln!("not everything can be removed: {error:#}");
+            cleared
+        })
     }
 }
 
@@ -191,9 +189,12 @@ pub fn clear_on_signals() -> Result<()> {
             eprintln!("interrupted: removing what this run made");
             if let Ok(engine) = connect().await {
                 for _ in 0..LOOKS {
-                    clear(&engine).await;
+                    if let Err(error) = sweep::clear(&engine).await {
+                        eprintln!("not everything can be removed: {error:#}");
+                    }
                 }
             }
+            access::clear();
             std::process::exit(130);
         });
     };

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,9 +75,11 @@ impl Clients {
         };
         within(&format!("a session at node {node}"), GREETING, enter).await
     }
-    /// The same, and what came of it: a node that does not greet, or says 421, is away.
+    /// The same, and what came of it: a node whose port is closed, or that ends the connection or says 421 before anybody has
+    /// logged in, is away.
     pub async fn try_session(&self, node: usize) -> Result<Client, Refused> {
-        self.session(node).await.map_err(Refused::Away)
+        let session = self.session(node).await;
+        session.map_err(|error| if is_away(&error) { Refused::Away(error) } else { Refused::Failed(error) })
     }
     /// An encrypted connection at a node, of nobody yet.
     pub async fn stranger(&self, node: usize) -> Result<Client> {
@@ -202,6 +205,17 @@ impl Refused {
             Self::Away(error) | Self::Failed(error) => error,
         }
     }
+}
+
+/// Whether this says that a node takes no clients now: 421, or no connection to be had or kept.
+fn is_away(error: &anyhow::Error) -> bool {
+    let away =
+        [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof, ErrorKind::BrokenPipe];
+    error.chain().any(|cause| match cause.downcast_ref::<FtpError>() {
+        Some(FtpError::UnexpectedResponse(reply)) => reply.status == Status::NotAvailable,
+        Some(FtpError::ConnectionError(error)) => away.contains(&error.kind()),
+        _ => false,
+    })
 }
 
 /// An operation that takes too long has failed.

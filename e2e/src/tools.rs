@@ -33,6 +33,10 @@ impl Tools {
         let context =
             tokio::task::spawn_blocking(move || context(&tap)).await.context("the context was not made")??;
         let image = format!("{REPOSITORY}:{}", &blake3::hash(&context).to_hex()[..12]);
+        // Built anew it would be this run's, and the run that has built it before would lose its name.
+        if engine.docker.inspect_image(&image).await.is_ok() {
+            return Ok(Self { image });
+        }
         let all: HashMap<String, String> = labels().into_iter().collect();
         let options =
             BuildImageOptionsBuilder::default().dockerfile("Dockerfile").t(&image).rm(true).forcerm(true).labels(&all);

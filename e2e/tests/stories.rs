@@ -14,6 +14,8 @@ mod partition;
 mod rejoin;
 #[path = "stories/rolling.rs"]
 mod rolling;
+#[path = "stories/runs.rs"]
+mod runs;
 #[path = "stories/store.rs"]
 mod store;
 #[path = "stories/strangers.rs"]
@@ -44,8 +46,10 @@ type Story = (&'static str, Need, Tale);
 type Shared = Arc<OnceLock<Result<Bed, String>>>;
 
 /// In this order: what is least likely to fail comes first, and what leaves the cluster as it was.
-const STORIES: [Story; 9] = [
+const STORIES: [Story; 11] = [
     store::STORY,
+    runs::INTERRUPTED,
+    runs::WITHOUT_ENGINE,
     strangers::STORY,
     leader::STORY,
     rejoin::STORY,
@@ -71,8 +75,11 @@ fn main() -> ExitCode {
         // What is removed is removed by another thread, which ends the process with the code for that.
         std::thread::park();
     }
-    if let Some(Ok(bed)) = bed.get() {
-        bed.clear();
+    if let Some(Ok(bed)) = bed.get()
+        && let Err(error) = bed.clear()
+    {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
     }
     code
 }

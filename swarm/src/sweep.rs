@@ -4,12 +4,14 @@
 use crate::engine::{Engine, unless_missing};
 use crate::look::others;
 use crate::work::until;
-use anyhow::Result;
+use anyhow::{Result, bail};
+use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
     LeaveSwarmOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
     ListSecretsOptionsBuilder, ListServicesOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder,
     RemoveImageOptions, RemoveVolumeOptions,
 };
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -64,6 +66,31 @@ fn started(pid: u32) -> Option<String> {
 /// Whether what carries these labels is to go.
 type Judge = fn(Option<&HashMap<String, String>>) -> bool;
 
+/// What runs have on an engine beside services, secrets and the swarm itself: each thing in words, and its labels.
+pub async fn there(engine: &Engine) -> Result<Vec<(String, HashMap<String, String>)>> {
+    let docker = &engine.docker;
+    let mut there = Vec::new();
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&of_runs()).build();
+    let containers = docker.list_containers(Some(options)).await;
+    for container in containers.map_err(|error| engine.failed("list containers", &error))? {
+        let name = container.names.unwrap_or_default().join(" ");
+        there.push((format!("container {name}"), container.labels.unwrap_or_default()));
+    }
+    let networks = docker.list_networks(Some(ListNetworksOptionsBuilder::default().filters(&of_runs()).build())).await;
+    for network in networks.map_err(|error| engine.failed("list networks", &error))? {
+        there.push((format!("network {}", network.name.unwrap_or_default()), network.labels.unwrap_or_default()));
+    }
+    let volumes = docker.list_volumes(Some(ListVolumesOptionsBuilder::default().filters(&of_runs()).build())).await;
+    for volume in volumes.map_err(|error| engine.failed("list volumes", &error))?.volumes.unwrap_or_default() {
+        there.push((format!("volume {}", volume.name), volume.labels));
+    }
+    let images = docker.list_images(Some(ListImagesOptionsBuilder::default().filters(&of_runs()).build())).await;
+    for image in images.map_err(|error| engine.failed("list images", &error))? {
+        there.push((format!("image {}", image.repo_tags.join(" ")), image.labels));
+    }
+    Ok(there)
+}
+
 /// Removes what dead runs left on an engine; how many things.
 pub async fn sweep(engine: &Engine) -> Result<usize> {
     remove(engine, is_dead).await
@@ -90,13 +117,14 @@ async fn remove(engine: &Engine, goes: Judge) -> Result<usize> {
     let networks = docker.list_networks(Some(ListNetworksOptionsBuilder::default().filters(&of_runs()).build())).await;
     for network in networks.map_err(|error| engine.failed("list networks", &error))? {
         if let (true, Some(id)) = (goes(network.labels.as_ref()), network.id) {
-            swept += eventually(async || docker.remove_network(&id).await).await?;
+            swept += eventually(engine, "remove a network", async || docker.remove_network(&id).await).await?;
         }
     }
     let volumes = docker.list_volumes(Some(ListVolumesOptionsBuilder::default().filters(&of_runs()).build())).await;
     for volume in volumes.map_err(|error| engine.failed("list volumes", &error))?.volumes.unwrap_or_default() {
         if goes(Some(&volume.labels)) {
-            swept += eventually(async || docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await).await?;
+            let remove = async || docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
+            swept += eventually(engine, "remove a volume", remove).await?;
         }
     }
     let images = docker.list_images(Some(ListImagesOptionsBuilder::default().filters(&of_runs()).build())).await;
@@ -126,7 +154,7 @@ async fn remove_from_swarm(engine: &Engine, goes: Judge) -> Result<usize> {
     let secrets = docker.list_secrets(Some(ListSecretsOptionsBuilder::default().filters(&of_runs()).build())).await;
     for secret in secrets.map_err(|error| engine.failed("list secrets", &error))? {
         if let (true, Some(id)) = (goes(secret.spec.as_ref().and_then(|spec| spec.labels.as_ref())), secret.id) {
-            swept += eventually(async || docker.delete_secret(&id).await).await?;
+            swept += eventually(engine, "remove a secret", async || docker.delete_secret(&id).await).await?;
         }
     }
     let labels = swarm.spec.and_then(|spec| spec.labels);
@@ -139,10 +167,25 @@ async fn remove_from_swarm(engine: &Engine, goes: Judge) -> Result<usize> {
     Ok(swept)
 }
 
-/// Once what uses it is gone.
-async fn eventually(remove: impl AsyncFn() -> std::result::Result<(), bollard::errors::Error>) -> Result<usize> {
-    let removed = until(END, async || Ok(unless_missing(remove().await).ok())).await?;
-    Ok(usize::from(removed.is_some()))
+/// Once what uses it is gone; fails with the engine's last word.
+async fn eventually(
+    engine: &Engine,
+    what: &str,
+    remove: impl AsyncFn() -> std::result::Result<(), DockerError>,
+) -> Result<usize> {
+    let last = RefCell::new(None);
+    let removed = until(END, async || match unless_missing(remove().await) {
+        Ok(()) => Ok(Some(())),
+        Err(error) => {
+            *last.borrow_mut() = Some(error);
+            Ok(None)
+        }
+    });
+    match (removed.await?, last.into_inner()) {
+        (Some(()), _) => Ok(1),
+        (None, Some(error)) => Err(engine.failed(what, &error)),
+        (None, None) => bail!("host {}: cannot {what}: the engine does not answer", engine.host),
+    }
 }
 
 fn of_runs() -> HashMap<String, Vec<String>> {

@@ -68,7 +68,8 @@ async fn person(clients: &Clients, (directory, client): (&str, usize), work: &Wo
     Ok(())
 }
 
-/// One operation, at the first node from `first` on that takes clients. Once begun it has to succeed.
+/// One operation, at the first node from `first` on that takes clients: once all is over that is the first. Once begun it has
+/// to succeed.
 async fn operation<T>(
     clients: &Clients,
     first: usize,
@@ -77,6 +78,7 @@ async fn operation<T>(
 ) -> Result<T> {
     let mut last = anyhow!("no node");
     for attempt in 0..TURNED_AWAY {
+        let over = work.over.get();
         let node = (first + attempt) % clients.addresses.len();
         let ran = match clients.try_session(node).await {
             Ok(mut session) => run(&mut session).await,
@@ -87,11 +89,11 @@ async fn operation<T>(
                 work.done.set(work.done.get() + 1);
                 return Ok(done);
             }
-            Err(Refused::Away(error)) => {
+            Err(Refused::Away(error)) if !over => {
                 work.turned_away.set(work.turned_away.get() + 1);
                 last = error;
             }
-            Err(Refused::Failed(error)) => {
+            Err(Refused::Away(error) | Refused::Failed(error)) => {
                 return Err(
                     error.context(format!("an operation failed at node {node} after {} others", work.done.get()))
                 );
