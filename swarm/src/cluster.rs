@@ -36,8 +36,6 @@ const LOCAL_ENGINE: &str = "unix:///var/run/docker.sock";
 const SWARM_PORTS: [u16; 3] = [2377, 4789, 7946];
 /// Hosts of one cluster.
 const HOSTS: usize = 100;
-/// Nodes with which the loss of two, or of a host, needs nobody's help.
-const ROBUST: usize = 5;
 
 /// A cluster as asked for. The fields without a default are checked by [`Cluster::check`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -311,7 +309,7 @@ impl Cluster {
             risks.push(
                 "all nodes are on one host: files are out of reach while it is down, and lost with its disk".to_owned(),
             );
-        } else if total < ROBUST || !self.hosts.iter().any(|host| host.nodes >= 3) {
+        } else if !self.hosts.iter().any(|host| host.nodes >= 3) {
             risks.push("no host has three nodes: while the others are cut off, none can keep three copies".to_owned());
         }
         risks

@@ -100,4 +100,5 @@ fn what_is_at_risk_is_said() {
     assert!(risks(&[2, 2]).contains("no host has three"));
     assert!(risks(&[5]).contains("one host"));
     assert_eq!(risks(&[3, 2]), "");
+    assert!(risks(&[3, 1]).starts_with("four nodes") && !risks(&[3, 1]).contains("no host"));
 }

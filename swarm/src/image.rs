@@ -160,6 +160,12 @@ mod tests {
     }
 
     #[test]
+    fn an_image_compiled_in_containers_tells_this_version() {
+        let chef = include_str!("../../images/node/Dockerfile.chef");
+        assert!(chef.contains(&format!("\nARG VERSION={}\n", env!("CARGO_PKG_VERSION"))));
+    }
+
+    #[test]
     fn the_context_holds_what_the_dockerfile_copies() {
         let bytes = context(b"binary").unwrap();
         let mut archive = tar::Archive::new(bytes.as_ref());

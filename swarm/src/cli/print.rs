@@ -61,9 +61,10 @@ pub(super) fn up(deployment: &Deployment, result: &Done, json: bool) -> Result<(
     }
     let (user, ca) = (passwords.first(), ca.display());
     let who = user.map_or("USER".to_owned(), |made| format!("{}:{}", made.user, made.password));
-    if let [first, .., last] = &result.endpoints[..] {
+    if let (Some(first), Some(last)) = (result.endpoints.first(), result.endpoints.last()) {
         let curl = format!("curl --ssl-reqd --cacert '{ca}' -u {who}");
-        let _ = writeln!(all, "\n\nStore a file on one node, fetch it from another:");
+        let from = if first == last { "fetch it again" } else { "fetch it from another" };
+        let _ = writeln!(all, "\n\nStore a file on one node, {from}:");
         let _ = writeln!(all, "  {curl} -T FILE ftp://{}/", first.ftp);
         let _ = writeln!(all, "  {curl} -O ftp://{}/FILE", last.ftp);
     }

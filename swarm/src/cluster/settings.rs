@@ -12,7 +12,7 @@ const OWN: [(&str, &[&str]); 3] = [
     ("ftp", &["listen", "passive_ports", "passive_address", "advertise", "tls_certificate", "tls_key", "users"]),
     ("peer", &["listen", "raw_listen", "advertise", "seeds", "discover", "ca", "certificate", "key", "insecure_peers"]),
 ];
-/// As in [`node::config`]; a container is given ten seconds more.
+/// As in [`node::config`]; a container is given more ([`crate::spec`]).
 const DRAIN_S: u64 = 25;
 
 impl Cluster {
