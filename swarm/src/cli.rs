@@ -158,7 +158,8 @@ async fn perform(command: Command, progress: &Progress) -> Result<ExitCode> {
             print::up(&deployment, &done, json)?;
         }
         Command::Status { which, json } => {
-            let report = connect(&which, None, progress).await?.status().await?;
+            let (cluster, state) = (which.cluster(None)?, which.state());
+            let report = Deployment::connect_to_some(cluster, &state, progress.clone()).await?.status().await?;
             progress.finish();
             print::report(&report, json)?;
             return Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
@@ -189,7 +190,9 @@ async fn perform(command: Command, progress: &Progress) -> Result<ExitCode> {
             print::text(if steps == 0 { "there was nothing\n" } else { "down\n" })?;
         }
         Command::Logs { node, follow, tail, which } => {
-            logs(&connect(&which, None, progress).await?, node, tail, follow, progress).await?;
+            let (cluster, state) = (which.cluster(None)?, which.state());
+            let deployment = Deployment::connect_to_some(cluster, &state, progress.clone()).await?;
+            logs(&deployment, node, tail, follow, progress).await?;
         }
         Command::Image { which, build } => {
             let deployment = connect(&which, None, progress).await?;

@@ -77,6 +77,14 @@ impl Deployment {
         let engines = Engines::connect(&cluster).await?;
         Ok(Self { cluster, engines, state, progress })
     }
+    /// The same with those hosts that answer, the first among them: to look at a cluster of which a machine is lost. Nothing
+    /// can be changed that way.
+    pub async fn connect_to_some(cluster: Cluster, base: &Path, progress: Progress) -> Result<Self> {
+        cluster.check()?;
+        let state = State::of(base, &cluster.name);
+        let engines = Engines::connect_to_some(&cluster).await?;
+        Ok(Self { cluster, engines, state, progress })
+    }
     /// As it was asked for.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster

@@ -25,6 +25,8 @@ const PATIENT: i64 = 30_000_000_000;
 pub struct Engines {
     all: BTreeMap<Name, Engine>,
     manager: Name,
+    /// Why the others are not among them.
+    silent: Vec<String>,
 }
 
 impl Engines {
@@ -34,7 +36,25 @@ impl Engines {
         for host in &cluster.hosts {
             all.insert(host.name.clone(), Engine::connect(host).await?);
         }
-        Ok(Self { all, manager: cluster.manager().name.clone() })
+        Ok(Self { all, manager: cluster.manager().name.clone(), silent: Vec::new() })
+    }
+    /// Connects to the manager and to those hosts that answer, for who only looks.
+    pub async fn connect_to_some(cluster: &Cluster) -> Result<Self> {
+        let (mut all, mut silent, manager) = (BTreeMap::new(), Vec::new(), cluster.manager().name.clone());
+        for host in &cluster.hosts {
+            match Engine::connect(host).await {
+                Ok(engine) => {
+                    all.insert(host.name.clone(), engine);
+                }
+                Err(error) if host.name == manager => return Err(error),
+                Err(error) => silent.push(format!("{error:#}")),
+            }
+        }
+        Ok(Self { all, manager, silent })
+    }
+    /// Why hosts of the cluster are not among them, one sentence each.
+    pub fn silent(&self) -> &[String] {
+        &self.silent
     }
     /// That of the swarm's manager.
     pub fn manager(&self) -> &Engine {
@@ -58,8 +78,9 @@ pub fn by_cluster(cluster: &Name) -> HashMap<String, Vec<String>> {
 /// Everything of the cluster; `images` are those whose presence matters.
 pub async fn look(cluster: &Cluster, engines: &Engines, images: &BTreeSet<String>) -> Result<Observed> {
     let mut observed = Observed::default();
-    for host in &cluster.hosts {
-        observed.hosts.insert(host.name.clone(), look_at_host(cluster, host, engines.of(&host.name)?).await?);
+    // Of a host that does not answer nothing is known.
+    for (host, engine) in cluster.hosts.iter().filter_map(|host| Some((host, engines.of(&host.name).ok()?))) {
+        observed.hosts.insert(host.name.clone(), look_at_host(cluster, host, engine).await?);
     }
     let manager = &observed.hosts[&cluster.manager().name];
     if matches!(manager.membership, Membership::Manager(_)) {

@@ -15,7 +15,8 @@ use crate::work::until;
 use anyhow::{Context, Result, bail};
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
@@ -83,6 +84,22 @@ impl Machines {
     pub fn outer(&self) -> &Engine {
         &self.outer
     }
+    /// Cuts the power of one.
+    pub async fn kill(&self, machine: &Machine) -> Result<()> {
+        let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+        let killed = self.outer.docker.kill_container(&machine.container, Some(options)).await;
+        killed.map_err(|error| self.outer.failed("kill a machine", &error))
+    }
+    /// Switches one on again that was killed; returns when its engine answers.
+    pub async fn start_again(&self, machine: &Machine) -> Result<()> {
+        let started = self.outer.docker.start_container(&machine.container, None::<StartContainerOptions>).await;
+        started.map_err(|error| self.outer.failed("start a machine", &error))?;
+        let (now, before) = (self.address(&machine.container, &machine.name).await?, machine.address);
+        if now != before {
+            bail!("machine {} has come back as {now} and was {before}", machine.name);
+        }
+        answers(machine).await
+    }
     /// Takes them away, with all that is in them.
     pub async fn stop(&mut self) -> Result<()> {
         for machine in std::mem::take(&mut self.all) {
@@ -112,11 +129,17 @@ impl Machines {
             self.all.push(started?);
         }
         for machine in &self.all {
-            let host = machine.host(0);
-            let answers = until(START, async || Ok(Engine::connect(&host).await.ok())).await?;
-            answers.with_context(|| format!("the engine of machine {} does not start", machine.name))?;
+            answers(machine).await?;
         }
         Ok(())
+    }
+
+    async fn address(&self, container: &str, name: &Name) -> Result<Ipv4Addr> {
+        let seen = self.outer.docker.inspect_container(container, None::<InspectContainerOptions>).await;
+        let seen = seen.map_err(|error| self.outer.failed("look at a machine", &error))?;
+        let networks = seen.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let address = networks.into_values().find_map(|end| end.ip_address?.parse().ok());
+        address.with_context(|| format!("machine {name} has no address"))
     }
 
     async fn start_one(
@@ -141,14 +164,17 @@ impl Machines {
             remove(&self.outer, &container).await?;
             bail!("machine {name} does not start: {}", words(&error));
         }
-        let seen = docker.inspect_container(&container, None::<InspectContainerOptions>).await;
-        let seen = seen.map_err(|error| self.outer.failed("look at a machine", &error))?;
-        let networks = seen.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-        let address = networks.into_values().find_map(|end| end.ip_address?.parse().ok());
-        let address = address.with_context(|| format!("machine {name} has no address"))?;
+        let address = self.address(&container, name).await?;
         let engine = format!("unix://{}/docker.sock", sockets.display());
         Ok(Machine { name: name.clone(), container, address, engine })
     }
+}
+
+/// Once the engine inside does.
+async fn answers(machine: &Machine) -> Result<()> {
+    let host = machine.host(0);
+    let answers = until(START, async || Ok(Engine::connect(&host).await.ok())).await?;
+    answers.map(drop).with_context(|| format!("the engine of machine {} does not start", machine.name))
 }
 
 async fn remove(outer: &Engine, container: &str) -> Result<()> {

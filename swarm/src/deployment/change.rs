@@ -94,6 +94,7 @@ impl Deployment {
 
     /// Takes the cluster away; how many things there were to take.
     pub async fn down(&self, how_far: TakeDown) -> Result<usize> {
+        self.all_answer()?;
         let _hold = self.state.hold()?;
         let mut images = self.state.images()?;
         images.extend(self.cluster.image.clone());
@@ -110,8 +111,14 @@ impl Deployment {
         Ok(plan.steps.iter().filter(|step| **step != Step::RemoveState).count())
     }
 
+    /// To change anything, all hosts have to answer.
+    fn all_answer(&self) -> Result<()> {
+        self.engines.silent().first().map_or(Ok(()), |why| bail!("{why}"))
+    }
+
     /// What there is, and the cluster with no node fewer.
     async fn begin(&self) -> Result<(Observed, Cluster, Option<String>)> {
+        self.all_answer()?;
         let mut seen = look(&self.cluster, &self.engines, &BTreeSet::new()).await?;
         if let Some(view) = self.view(&seen).await {
             for (node, seen) in &mut seen.nodes {

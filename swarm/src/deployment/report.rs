@@ -59,7 +59,7 @@ impl Deployment {
             bail!("there is no cluster {} on these engines: `up` makes it", self.cluster.name);
         }
         let view = self.view(&seen).await;
-        let mut faults = Vec::new();
+        let mut faults = self.engines.silent().to_vec();
         let mut nodes = Vec::new();
         let mut names: Vec<NodeName> = seen.nodes.keys().cloned().collect();
         names.sort_by_key(|node| std::cmp::Reverse(self.cluster.priority(node)));

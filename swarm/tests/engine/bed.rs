@@ -3,21 +3,27 @@
 
 use crate::{Outcome, ensure};
 use anyhow::{Context, Result};
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder};
+use libtest_mimic::Failed;
 use serde_json::Value;
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 use swarm::engine::{Engine, membership};
 use swarm::observed::Membership;
 use swarm::{Cluster, Host, Progress, Source, sweep};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 /// Ports of a test: so many from its first one on.
 const PORTS: u16 = 200;
+
+/// What the nodes are compiled with.
+pub(crate) const PROFILE: &str = "dev";
+/// For a cluster to mend itself: machines start, containers do, copies are made.
+const LATE: Duration = Duration::from_secs(240);
 
 /// What is shared.
 pub(crate) struct Bed {
@@ -86,6 +92,11 @@ fn look_for_engine() -> Result<(), String> {
     }
 }
 
+async fn build(engine: &Engine) -> Result<String> {
+    let source = Source { profile: PROFILE.to_owned(), ..Source::release()? };
+    swarm::image::from_source(&source, engine, &sweep::labels(), &Progress::silent()).await
+}
+
 impl Bed {
     /// Removes what dead runs left, and builds the image.
     pub(crate) fn make() -> Result<Self> {
@@ -93,12 +104,16 @@ impl Bed {
         let (engine, image) = runtime.block_on(async {
             let engine = Engine::connect(&local_host()).await?;
             sweep::sweep(&engine).await.context("what dead runs left cannot be removed")?;
-            let source = Source { profile: "dev".to_owned(), ..Source::release()? };
-            let image = swarm::image::from_source(&source, &engine, &sweep::labels(), &Progress::silent()).await?;
+            let image = build(&engine).await?;
             anyhow::Ok((engine, image))
         })?;
         let dir = tempfile::tempdir()?;
         Ok(Self { runtime, engine, image, dir, next: AtomicU16::new(22_000) })
+    }
+    /// Makes the image anew, after a test that has removed it.
+    pub(crate) fn image_again(&self) -> Outcome {
+        let image = self.runtime.block_on(build(&self.engine))?;
+        ensure(image == self.image, || format!("{image} is not {}", self.image))
     }
     /// Removes the images. What cannot be removed now is swept by the next run.
     pub(crate) fn clear(&self) {
@@ -153,32 +168,34 @@ impl Bed {
         let arguments = ["--state".to_owned(), text(self.dir()), "--file".to_owned(), text(&file)].to_vec();
         Ok(Brought { bed: self, arguments })
     }
-    /// What an engine still has of this run, and whether it is in a swarm.
+    /// What an engine still has of this run beside images and the machines that are played, and whether it is in a swarm.
     pub(crate) fn left(&self, engine: &Engine) -> Outcome<Vec<String>> {
-        let docker = &engine.docker;
-        let filter = || HashMap::from([("label".to_owned(), vec![format!("{}={}", sweep::RUN, sweep::this_run())])]);
         self.runtime.block_on(async {
-            let mut left = Vec::new();
-            let options = ListContainersOptionsBuilder::default().all(true).filters(&filter()).build();
-            for container in docker.list_containers(Some(options)).await? {
-                let machine =
-                    container.labels.as_ref().is_some_and(|labels| !labels.contains_key(swarm::name::CLUSTER));
-                if !machine {
-                    left.push(format!("container {:?}", container.names));
-                }
-            }
-            let options = ListVolumesOptionsBuilder::default().filters(&filter()).build();
-            let volumes = docker.list_volumes(Some(options)).await?.volumes.unwrap_or_default();
-            left.extend(volumes.into_iter().map(|volume| format!("volume {}", volume.name)));
-            let options = ListNetworksOptionsBuilder::default().filters(&filter()).build();
-            let networks = docker.list_networks(Some(options)).await?;
-            left.extend(networks.into_iter().map(|network| format!("network {:?}", network.name)));
-            if docker.inspect_swarm().await.is_ok() {
+            let mut there = sweep::there(engine).await?;
+            there.retain(|(thing, labels)| {
+                let machine = thing.starts_with("container") && !labels.contains_key(swarm::name::CLUSTER);
+                let ours = labels.get(sweep::RUN).is_some_and(|run| *run == sweep::this_run());
+                ours && !machine && !thing.starts_with("image")
+            });
+            let mut left: Vec<String> = there.into_iter().map(|(thing, _)| thing).collect();
+            if engine.docker.inspect_swarm().await.is_ok() {
                 left.push("a swarm".to_owned());
             }
             Ok(left)
         })
     }
+    /// Whether an engine has an image.
+    pub(crate) fn has(&self, engine: &Engine, image: &str) -> bool {
+        self.runtime.block_on(engine.docker.inspect_image(image)).is_ok()
+    }
+}
+
+/// Refused with one sentence, which holds these words; beside it stand warnings of what is at risk.
+pub(crate) fn refused(ran: &Ran, words: &str) -> Outcome {
+    let lines = ran.stderr.lines().filter(|line| !line.contains("at risk")).count();
+    ensure(ran.code == 1 && lines == 1 && ran.stderr.contains(words), || {
+        format!("not one sentence with {words:?}: {}: {}", ran.code, ran.stderr)
+    })
 }
 
 impl Brought<'_> {
@@ -212,6 +229,23 @@ impl Brought<'_> {
         };
         Ok((value["changes"].as_u64().unwrap_or(u64::MAX), access))
     }
+    /// `status --json`, whatever it finds.
+    pub(crate) fn status(&self) -> Outcome<Value> {
+        let ran = self.try_run(&["status", "--json"])?;
+        serde_json::from_str(&ran.stdout).map_err(|_| Failed::from(ran.stderr))
+    }
+    /// Waits until `status` says what is wanted.
+    pub(crate) fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Outcome<Value> {
+        let end = Instant::now() + LATE;
+        loop {
+            // Each look takes its time: it starts a program, which asks engines and nodes.
+            let seen = self.status();
+            if seen.as_ref().is_ok_and(&wanted) {
+                return seen;
+            }
+            ensure(Instant::now() < end, || format!("waited {} s for {what}: {seen:?}", LATE.as_secs()))?;
+        }
+    }
     /// `status --json`, which must find nothing wrong.
     pub(crate) fn well(&self) -> Outcome<Value> {
         Ok(serde_json::from_str(&self.run(&["status", "--json"])?)?)
@@ -238,6 +272,11 @@ impl Access {
     /// Fetches a file through a node with curl.
     pub(crate) fn curl_get(&self, node: usize, name: &str) -> Outcome<Vec<u8>> {
         self.curl(&[format!("ftp://{}/{name}", self.nodes[node].1)])
+    }
+    /// Deletes a file through a node with curl.
+    pub(crate) fn curl_delete(&self, node: usize, name: &str) -> Outcome {
+        let url = format!("ftp://{}/", self.nodes[node].1);
+        self.curl(&["--quote".to_owned(), format!("DELE {name}"), "--head".to_owned(), url]).map(drop)
     }
     fn curl(&self, arguments: &[String]) -> Outcome<Vec<u8>> {
         let mut curl = Command::new("curl");

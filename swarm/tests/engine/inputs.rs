@@ -1,6 +1,6 @@
 //! Bad input: one clear sentence each, and nothing is made.
 
-use crate::bed::Bed;
+use crate::bed::{Bed, refused};
 use crate::{Outcome, Story, ensure};
 use swarm::Host;
 
@@ -10,11 +10,7 @@ fn bad_input(bed: &Bed) -> Outcome {
     let state = bed.dir().join("inputs").display().to_string();
     let says = |arguments: &[&str], sentence: &str| {
         let ran = bed.swarm(&[arguments, &["--state", &state]].concat())?;
-        ensure(ran.code == 1, || format!("{arguments:?} exits with {}: {}", ran.code, ran.stderr))?;
-        ensure(ran.stderr.contains(sentence), || format!("{arguments:?} says: {}", ran.stderr))?;
-        // One line beside the warnings of what is at risk.
-        let lines = ran.stderr.lines().filter(|line| !line.contains("at risk")).count();
-        ensure(lines == 1, || format!("{arguments:?} says more than a sentence: {}", ran.stderr))
+        refused(&ran, sentence)
     };
     let nowhere = format!("unix://{}/none.sock", bed.dir().display());
     says(&["up", "--engine", &nowhere], "no engine answers at unix://")?;

@@ -1,7 +1,10 @@
 //! A cluster over two machines, each with an engine of its own, played on this machine's engine.
 
-use crate::bed::{Access, Bed};
+use crate::bed::{Access, Bed, Brought, refused};
 use crate::{Outcome, Story, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use swarm::engine::Engine;
@@ -9,6 +12,14 @@ use swarm::machines::{self, Machines};
 use swarm::{Progress, sweep};
 
 pub(crate) const STORIES: &[Story] = &[("pair::two_hosts_share_a_cluster", two_hosts)];
+
+/// What is stored, by its name.
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// In the database, and as files of their own.
+const LENGTHS: [usize; 3] = [13, 60_000, 300_000];
+/// Stored while both hosts are there, and again while one is not.
+const FILES: usize = 9;
 
 fn two_hosts(bed: &Bed) -> Outcome {
     let mut machines = bed.runtime.block_on(async {
@@ -40,32 +51,34 @@ fn told_on(bed: &Bed, machines: &Machines) -> Outcome {
         ensure(access.curl_get(node, "pair")? == b"two hosts", || "other bytes".to_owned())?;
     }
     let status = cluster.well()?;
-    let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-    let copies = |host: &str| {
-        nodes.iter().filter(|node| node["host"] == host).filter_map(|node| node["copies"].as_u64()).sum::<u64>()
-    };
-    ensure(copies("h1") > 0 && copies("h2") > 0 && copies("h1") + copies("h2") == 3, || {
-        format!("one zone only: {status}")
-    })?;
     ensure(status["risks"].as_array().is_some_and(Vec::is_empty), || format!("something is at risk: {status}"))?;
+
+    let mut files = Files::from([("pair".to_owned(), b"two hosts".to_vec())]);
+    for number in 0..FILES {
+        let length = LENGTHS[number % LENGTHS.len()];
+        let bytes: Vec<u8> = (0..length).map(|at| (at * (2 * number + 3) / 7 % 251) as u8).collect();
+        store(bed, &access, number % 5, &format!("file-{number}"), &bytes, &mut files)?;
+    }
 
     missing_image(bed, &cluster, &engines[1])?;
     // A worker may change nothing.
     let worker =
         bed.swarm(&["up", "--engine", &two.engine, "--state", &bed.dir().join("worker").display().to_string()])?;
-    ensure(worker.stderr.contains("name a manager as the first host"), || worker.stderr.clone())?;
+    refused(&worker, "name a manager as the first host")?;
     let unknown = cluster.try_run(&["scale", "6", "--host", "h9"])?;
-    ensure(unknown.stderr.contains("there is no host h9"), || unknown.stderr.clone())?;
+    refused(&unknown, "there is no host h9")?;
 
     let next = format!("localhost/trebol-node:{}", sweep::named("next"));
     tag(bed, &engines[0], &next)?;
     let written = while_used(&access, &text, || cluster.run(&["update", "--image", &next]).map(drop))?;
     for name in written {
         ensure(access.curl_get(4, &name)? == b"two hosts", || format!("{name} was acknowledged and is not there"))?;
+        files.insert(name, b"two hosts".to_vec());
     }
     let status = cluster.well()?;
     let images = status["nodes"].as_array().into_iter().flatten().filter(|node| node["image"] == next.as_str()).count();
     ensure(images == 5, || format!("not all nodes were replaced: {status}"))?;
+    each_host_lost(bed, machines, &cluster, &access, files)?;
     cluster.run(&["down", "--volumes"])?;
     for engine in &engines {
         let left = bed.left(engine)?;
@@ -74,8 +87,83 @@ fn told_on(bed: &Bed, machines: &Machines) -> Outcome {
     Ok(())
 }
 
+/// Stores a file through a node.
+fn store(bed: &Bed, access: &Access, node: usize, name: &str, bytes: &[u8], files: &mut Files) -> Outcome {
+    let place = bed.dir().join("stored");
+    std::fs::write(&place, bytes)?;
+    access.curl_put(node, &place, name)?;
+    files.insert(name.to_owned(), bytes.to_vec());
+    Ok(())
+}
+
+/// Either host may be lost: everything is readable through the other one, so there is a copy of each file on both. With three
+/// nodes left it is writable as well, and what is written then has copies on both hosts once both are there again.
+fn each_host_lost(bed: &Bed, machines: &Machines, cluster: &Brought<'_>, access: &Access, files: Files) -> Outcome {
+    let [one, two] = machines.all() else { return Err("not two machines".into()) };
+    bed.runtime.block_on(machines.kill(one))?;
+    all_through(access, 3..5, &files)?;
+    bed.runtime.block_on(machines.start_again(one))?;
+    whole_again(cluster)?;
+
+    bed.runtime.block_on(machines.kill(two))?;
+    all_through(access, 0..3, &files)?;
+    let mut alone = Files::new();
+    for number in 0..FILES {
+        let bytes = vec![number as u8; LENGTHS[number % LENGTHS.len()]];
+        store(bed, access, number % 3, &format!("alone-{number}"), &bytes, &mut alone)?;
+    }
+    all_through(access, 0..3, &alone)?;
+    let status = cluster.status()?;
+    let faults = status["faults"].as_array().cloned().unwrap_or_default();
+    let silent = "host h2: no engine answers";
+    let told = faults.iter().any(|fault| fault.as_str().is_some_and(|fault| fault.contains(silent)));
+    ensure(told && status["files"] == files.len() + alone.len(), || format!("a lost host is not told: {status}"))?;
+    for command in [&["up"][..], &["scale", "6"], &["down"]] {
+        refused(&cluster.try_run(command)?, silent)?;
+    }
+    bed.runtime.block_on(machines.start_again(two))?;
+    whole_again(cluster)?;
+    all_through(access, 0..5, &files)?;
+
+    // Of what was written on one host alone, one copy moves, no more. The others would hide that in the sums.
+    for name in files.keys() {
+        access.curl_delete(0, name)?;
+    }
+    cluster.until("a copy on each host of what was written on one", |status| {
+        let files = alone.len() as u64;
+        well(status) && status["files"] == files && copies(status, "h1") == 2 * files && copies(status, "h2") == files
+    })?;
+    all_through(access, 0..5, &alone)
+}
+
+/// Waits until all is well and there are three copies of each file, no more.
+fn whole_again(cluster: &Brought<'_>) -> Outcome {
+    let whole =
+        |status: &Value| copies(status, "h1") + copies(status, "h2") == 3 * status["files"].as_u64().unwrap_or(0);
+    cluster.until("three copies of every file", |status| well(status) && whole(status)).map(drop)
+}
+
+/// Nothing is wrong, and no copy is missing.
+fn well(status: &Value) -> bool {
+    status["faults"].as_array().is_some_and(Vec::is_empty) && status["missing_copies"] == 0
+}
+
+/// The copies on a host.
+fn copies(status: &Value, host: &str) -> u64 {
+    let nodes = status["nodes"].as_array().into_iter().flatten().filter(|node| node["host"] == host);
+    nodes.filter_map(|node| node["copies"].as_u64()).sum()
+}
+
+/// Reads every file through one of these nodes, each of them in turn.
+fn all_through(access: &Access, nodes: Range<usize>, files: &Files) -> Outcome {
+    for ((name, bytes), node) in files.iter().zip(nodes.cycle()) {
+        ensure(access.curl_get(node, name)? == *bytes, || format!("{name} differs at node {node}"))?;
+    }
+    Ok(())
+}
+
 /// An image that one host lost is carried there again.
-fn missing_image(bed: &Bed, cluster: &crate::bed::Brought<'_>, engine: &Engine) -> Outcome {
+fn missing_image(bed: &Bed, cluster: &Brought<'_>, engine: &Engine) -> Outcome {
     bed.runtime.block_on(async {
         let options = bollard::query_parameters::RemoveImageOptionsBuilder::default().force(true).build();
         engine.docker.remove_image(&bed.image, Some(options), None).await
