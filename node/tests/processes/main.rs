@@ -24,6 +24,7 @@ mod ledger;
 mod network;
 mod ops;
 mod partition;
+mod prometheus;
 mod rot;
 mod scale;
 mod settings;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         rot::STORIES,
         leave::STORIES,
         ops::STORIES,
+        prometheus::STORIES,
         settings::STORIES,
         shutdown::STORIES,
         kills::STORIES,
