@@ -34,6 +34,7 @@ mod strangers;
 mod tree;
 mod verify;
 mod wait;
+mod watched;
 mod writers;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
