@@ -45,6 +45,10 @@ struct Arguments {
     /// All sessions at one node, instead of spread over all
     #[arg(long)]
     one_node: bool,
+    /// All sessions at one node that is drained first: it has no copy of anything, so all bytes pass through it. Takes four
+    /// nodes at least
+    #[arg(long, conflicts_with_all = ["target", "kills"])]
+    proxied: bool,
     /// Only in clear, or only under TLS
     #[arg(long, value_parser = ["plain", "tls"])]
     only: Option<String>,
@@ -106,10 +110,14 @@ async fn measure(arguments: &Arguments) -> Outcome<()> {
 
 async fn measure_own(arguments: &Arguments) -> Outcome<()> {
     let mut nodes = Nodes::start(arguments.nodes).await?;
-    let used = if arguments.one_node { 1 } else { nodes.all.len() };
+    let used = if arguments.one_node || arguments.proxied { 1 } else { nodes.all.len() };
     let addresses: Vec<_> = nodes.all.iter().take(used).map(|node| node.ftp).collect();
     let (user, password) = (nodes.user.clone(), nodes.password.clone());
-    println!("{} nodes, sessions at {used}", nodes.all.len());
+    let which = if arguments.proxied { ", which is drained" } else { "" };
+    println!("{} nodes, sessions at {used}{which}", nodes.all.len());
+    if arguments.proxied {
+        nodes.drain(0).await?;
+    }
     if arguments.preload > 0 {
         preload(arguments, &logins(&addresses, &user, &password, false)?).await?;
         print_memory(&nodes, "after the preload")?;
@@ -124,7 +132,8 @@ async fn measure_own(arguments: &Arguments) -> Outcome<()> {
             println!("beside them {} sessions stored {moved} files of 64 MiB", arguments.beside);
         }
     } else {
-        loads(arguments, &addresses, &user, &password, &|| nodes.processor()).await?;
+        let held = || if arguments.proxied { nodes.holds_nothing(0) } else { Ok(()) };
+        loads(arguments, &addresses, &user, &password, &|| held().and_then(|()| nodes.processor())).await?;
     }
     print_memory(&nodes, "at the end")?;
     nodes.stop().await

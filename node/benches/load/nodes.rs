@@ -133,6 +133,28 @@ impl Nodes {
         leader.ok_or_else(|| "nobody leads".into())
     }
 
+    /// Has a node give away all its copies, and take none from now on.
+    pub(crate) async fn drain(&self, node: usize) -> Outcome<()> {
+        let others = self.all.len() - 1;
+        if others < 3 {
+            return Err(format!("{others} other nodes cannot take three copies").into());
+        }
+        let mut drain = Command::new(env!("CARGO_BIN_EXE_trebol"));
+        drain.args(["drain", &self.all[node].name, "--data"]).arg(&self.all[node].data).kill_on_drop(true);
+        let ran = timeout(START, drain.output()).await??;
+        if ran.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ran.stderr).into()) }
+    }
+
+    /// Fails if a node has a large file on its disk: what was meant to be proxied was not.
+    pub(crate) fn holds_nothing(&self, node: usize) -> Outcome<()> {
+        for directory in fs::read_dir(self.all[node].data.join("blobs"))? {
+            if fs::read_dir(directory?.path())?.next().is_some() {
+                return Err(format!("{} has files of its own", self.all[node].name).into());
+            }
+        }
+        Ok(())
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&self, node: usize) -> Outcome<()> {
         Ok(kill_process(self.all[node].pid, Signal::KILL)?)

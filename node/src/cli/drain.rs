@@ -112,3 +112,87 @@ fn progress(status: &NodeStatus, node: NodeId) -> Progress {
         Draining::UnderWay => Progress::Left(format!("{name}: {left} copies left\n")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::Endpoints;
+    use crate::cluster::{Digest, DiskReport, Epoch, PeerInfo, RoleName, Status};
+    use crate::peer::testing::info;
+    use crate::store::Integrity;
+
+    const ON_ITS_WAY: NodeId = NodeId(1);
+
+    /// Five nodes, the first of which has seven copies and is being drained.
+    fn status() -> NodeStatus {
+        let member = |n: u128| MemberStatus {
+            info: PeerInfo { name: format!("n{n}"), ..info(n, "127.0.0.1:1") },
+            liveness: Liveness::Alive,
+            role: RoleName::Follow,
+            behind: 0,
+            disk: DiskReport { used: 0, free: 1, healthy: true },
+            clock_ahead: 0,
+            draining: if NodeId(n) == ON_ITS_WAY { Draining::UnderWay } else { Draining::No },
+            copies: 7,
+            leaving: false,
+            protocol: 1,
+        };
+        let any = "127.0.0.1:1".parse().unwrap();
+        let cluster = Status {
+            node: NodeId(2),
+            role: RoleName::Lead,
+            leader: Some(NodeId(2)),
+            epoch: Epoch(1, 1),
+            members: (1..=5).map(member).collect(),
+            digest: Digest::default(),
+            files: 7,
+            missing_copies: 0,
+            applied: 0,
+        };
+        NodeStatus {
+            name: "n2".to_owned(),
+            pid: 1,
+            endpoints: Endpoints { ftp: any, peer: any, raw: any, admin: None },
+            conflicts: 0,
+            scrub: Integrity::default(),
+            log_records: 0,
+            cluster,
+        }
+    }
+    /// What is said once `change` was made to all members.
+    fn said(change: impl Fn(&mut MemberStatus)) -> Progress {
+        let mut status = status();
+        status.cluster.members.iter_mut().for_each(change);
+        progress(&status, ON_ITS_WAY)
+    }
+    fn left(sentence: &str) -> Progress {
+        Progress::Left(format!("n1: {sentence}\n"))
+    }
+
+    #[test]
+    fn copies_that_are_left_are_counted_down() {
+        assert_eq!(said(|_| ()), left("7 copies left"));
+        assert_eq!(said(|m| m.copies = 1), left("1 copies left"));
+        // None in the index is not yet empty: records may be on their way.
+        assert_eq!(said(|m| m.copies = 0), left("0 copies left"));
+    }
+
+    #[test]
+    fn what_it_waits_for_is_said() {
+        let few = "7 copies left, and 2 other nodes to take them, of 3 that it takes: waiting for more";
+        assert_eq!(said(|m| m.liveness = if m.info.node.0 > 3 { Liveness::Down } else { m.liveness }), left(few));
+        assert_eq!(said(|m| m.draining = if m.info.node.0 > 3 { Draining::Done } else { m.draining }), left(few));
+        let away = "7 copies left; it is not there, so nobody knows what else it has";
+        let gone =
+            |m: &mut MemberStatus| m.liveness = if m.info.node == ON_ITS_WAY { Liveness::Down } else { m.liveness };
+        assert_eq!(said(gone), left(away));
+    }
+
+    #[test]
+    fn it_ends_with_an_empty_node_or_with_one_that_is_not_drained() {
+        let Progress::Empty(sentence) = said(|m| m.draining = Draining::Done) else { panic!("not empty") };
+        assert!(sentence.starts_with("n1 is empty") && sentence.ends_with("trebol forget n1\n"), "{sentence}");
+        assert!(matches!(said(|m| m.draining = Draining::No), Progress::NotDrained(_)));
+        assert!(matches!(progress(&status(), NodeId(9)), Progress::NotDrained(_)), "it was forgotten");
+    }
+}

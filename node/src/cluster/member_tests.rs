@@ -205,6 +205,26 @@ fn epoch_counter_gone_wild_is_dropped_and_said_once() {
 }
 
 #[test]
+fn who_is_gone_stays_as_far_behind_as_it_was() {
+    let mut pair = Pair::new(0);
+    let behind = |pair: &Pair| {
+        let status = pair.member.status(pair.now, &Empty);
+        status.members.iter().find(|m| m.info.node == NodeId(1)).unwrap().behind
+    };
+    pair.pass(2000);
+    assert!(pair.took_over());
+    pair.handle(Input::PortRefused(NodeId(1)));
+    assert_eq!(behind(&pair), 0, "it never said that it had anything");
+    // The record of a leader before this one, and not yet those of this one.
+    let info = Info { marks: Marks::of(Epoch(1, 1), 1), ..pair.said() };
+    pair.hear(Message::Heartbeat { sent: pair.now.mono + 77_001 * MS, echo: pair.now.mono, info: Box::new(info) });
+    let alive = behind(&pair);
+    assert!(alive > 0);
+    pair.handle(Input::PortRefused(NodeId(1)));
+    assert_eq!(behind(&pair), alive);
+}
+
+#[test]
 fn lower_epochs_change_nothing() {
     let mut pair = Pair::new(0);
     pair.pass(4000);

@@ -122,7 +122,7 @@ impl Member {
         while let Role::Lead(lead) = &mut self.role
             && lead.repair.copies.len() < self.config.repair_copies
             && passed.len() < PASSED
-            && let Some(next) = lead.repair.waiting.pop_first()
+            && let Some(next) = lead.repair.next()
         {
             if !lead.repair.is_under_way(&next.1) && !self.start_copy(cx, next.1.clone()) {
                 passed.push(next);
@@ -268,6 +268,10 @@ impl Member {
 }
 
 impl Repair {
+    /// The version with the fewest live copies of those that wait.
+    fn next(&mut self) -> Option<(usize, VersionId)> {
+        self.waiting.pop_first()
+    }
     /// Being copied, or copied and not logged yet.
     pub(super) fn is_under_way(&self, what: &VersionId) -> bool {
         self.copies.contains_key(what) || self.done.iter().any(|(done, copy)| done == what && copy.is_some())
@@ -311,5 +315,39 @@ impl Repair {
             self.failed.entry(what.clone()).or_default().insert(copy.target);
             self.note(vec![(copy.urgency, what)], vec![]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Position;
+    use crate::path::FtpPath;
+
+    fn version(n: usize) -> VersionId {
+        VersionId { path: FtpPath::try_from(format!("/{n}")).unwrap(), position: Position::default() }
+    }
+
+    #[test]
+    fn last_copies_go_first_whenever_they_are_found() {
+        let mut repair = Repair::default();
+        repair.note(vec![(2, version(1)), (COPIES, version(2)), (2, version(3))], vec![]);
+        repair.note(vec![(1, version(4))], vec![]);
+        assert_eq!(repair.next(), Some((1, version(4))));
+        repair.note(vec![(1, version(5))], vec![]);
+        let rest: Vec<_> = std::iter::from_fn(|| repair.next()).map(|(urgency, _)| urgency).collect();
+        assert_eq!(rest, [1, 2, 2, COPIES]);
+    }
+
+    #[test]
+    fn what_has_the_most_copies_is_let_go_when_too_much_waits() {
+        let mut repair = Repair::default();
+        repair.note((0..WAITING).map(|n| (2, version(n))).collect(), vec![]);
+        assert!(!repair.search.lost);
+        repair.note(vec![(1, version(WAITING)), (COPIES, version(WAITING + 1))], vec![]);
+        assert!(repair.search.lost, "what was let go is looked for again");
+        assert_eq!(repair.next(), Some((1, version(WAITING))));
+        let left: Vec<_> = std::iter::from_fn(|| repair.next()).collect();
+        assert!(left.len() == WAITING - 1 && left.iter().all(|(urgency, _)| *urgency == 2));
     }
 }

@@ -3,6 +3,7 @@
 use super::info::RoleName;
 use super::io::{Liveness, MemberStatus, Status};
 use super::member::Member;
+use super::peers::Peer;
 use super::storage::Storage;
 use super::types::{Epoch, NodeId, Now};
 use super::version::PROTOCOL;
@@ -12,6 +13,14 @@ impl Member {
     /// costs nothing.
     pub fn standing(&self) -> (RoleName, Option<NodeId>, Epoch) {
         (self.role_name().0, self.leader.map(|l| l.0), self.log.state.promised)
+    }
+
+    /// How many records of our log a peer lacks: as it says, or, of one that is away, as it last said. Of one that was never
+    /// heard nobody knows, and 0 is shown.
+    fn behind(&self, peer: &Peer) -> u64 {
+        let marks = peer.said.as_ref().map(|said| &said.marks);
+        let last = Some(&peer.covered).filter(|marks| !marks.is_empty());
+        marks.or(last).map_or(0, |marks| marks.lacks(&self.log.state.logged))
     }
 
     /// For people.
@@ -24,7 +33,7 @@ impl Member {
                 info: p.info.clone(),
                 liveness: self.peers.liveness(*id, now.mono),
                 role: self.peers.role(*id),
-                behind: p.said.as_ref().map_or(0, |i| i.marks.lacks(&self.log.state.logged)),
+                behind: self.behind(p),
                 disk: self.peers.disk(*id),
                 clock_ahead: self.peers.said(*id).map_or(0, |i| i.clock_ahead),
                 draining: self.draining(*id, now.mono, storage),

@@ -120,3 +120,65 @@ impl Fan {
         if self.lanes.is_empty() { Err(AllLost) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Limits;
+    use super::super::testing::{Town, blob, node, nodes};
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+    /// What is forwarded of each connection: greetings and the request, and hardly any of a body.
+    const GREETING: u64 = 64 * 1024;
+    /// What buffers of the kernel may hold of one connection on loopback, on both sides.
+    const KERNEL: usize = 16 << 20;
+
+    /// Stands before a node: lets it be greeted, then takes nothing more, and closes nothing.
+    async fn stand_still(before: std::net::SocketAddr, at: NodeId, town: &Town) -> JoinSet<()> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 * 1024).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener: TcpListener = socket.listen(8).unwrap();
+        town.move_to(at, listener.local_addr().unwrap());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut server = TcpStream::connect(before).await.unwrap();
+            let (from_client, mut to_client) = client.split();
+            let (mut from_server, mut to_server) = server.split();
+            let mut greeting = from_client.take(GREETING);
+            let forward = async {
+                tokio::io::copy(&mut greeting, &mut to_server).await.unwrap();
+                std::future::pending::<()>().await;
+            };
+            tokio::join!(forward, async { tokio::io::copy(&mut from_server, &mut to_client).await.ok() });
+        });
+        tasks
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_replica_that_takes_nothing_holds_the_client_back_until_it_is_given_up() {
+        let limits = Limits { queue: 4, replica_stalled: Duration::from_secs(2), ..Limits::default() };
+        let (town, nodes) = nodes(3, limits.clone()).await;
+        let _still = stand_still(nodes[1].address, node(2), &town).await;
+        let mut fan = Fan::new(&nodes[0].raw, blob(1), vec![node(2), node(3)]);
+        // Far more than may be on the way.
+        let (chunk, chunks) = (Bytes::from(vec![7; CHUNK_MAX]), 256);
+        let mut taken = None;
+        for n in 0..chunks {
+            fan.push(chunk.clone()).await.unwrap();
+            if fan.lanes.len() == 1 {
+                taken.get_or_insert(n * CHUNK_MAX);
+            }
+        }
+        let taken = taken.expect("one was given up");
+        // In the queue, in the hands of its task and of whoever pushes, and with the kernel.
+        let bound = (limits.queue + 2) * CHUNK_MAX + KERNEL;
+        assert!(taken <= bound, "{taken} bytes were taken while a replica stood still, {bound} may be on the way");
+        let landed = fan.finish().await.unwrap();
+        assert_eq!((landed.confirmed, landed.lost), (vec![node(3)], vec![node(2)]));
+        assert_eq!(landed.size, (chunks * CHUNK_MAX) as u64);
+    }
+}

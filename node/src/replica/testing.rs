@@ -65,6 +65,13 @@ pub(super) struct Town {
     pub(super) damaged: Mutex<Vec<(NodeId, BlobId)>>,
 }
 
+impl Town {
+    /// From now on that node is found there.
+    pub(super) fn move_to(&self, node: NodeId, address: SocketAddr) {
+        self.addresses.lock().unwrap().insert(node, address);
+    }
+}
+
 #[derive(Debug)]
 struct Citizen {
     me: NodeId,
@@ -144,7 +151,7 @@ pub(super) async fn nodes(count: u128, limits: Limits) -> (Arc<Town>, Vec<Node>)
     for n in 1..=count {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        town.addresses.lock().unwrap().insert(node(n), address);
+        town.move_to(node(n), address);
         let raw = raw(n, &town, authority.tls("t"), limits.clone());
         let (dir, raw, persisted) = raw;
         let server = Some(serve_raw(listener, raw.clone()));
@@ -174,7 +181,7 @@ impl Relay {
     /// Before `of`: from now on `town` finds the relay at its place.
     pub(super) async fn before(of: &Node, town: &Town, cut_after: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        town.addresses.lock().unwrap().insert(of.raw.me, listener.local_addr().unwrap());
+        town.move_to(of.raw.me, listener.local_addr().unwrap());
         let (accepted, to) = (Arc::new(AtomicUsize::new(0)), of.address);
         let count = accepted.clone();
         let mut tasks = JoinSet::new();

@@ -17,6 +17,7 @@ mod identity;
 mod keys;
 mod lock;
 mod overlay;
+mod planted;
 mod private;
 mod row;
 mod scrub;

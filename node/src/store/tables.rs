@@ -3,6 +3,7 @@
 
 use super::error::{OpenError, fatal};
 use super::keys::{self, Table};
+use super::planted::syncs;
 use fjall::config::FilterPolicy;
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Slice};
 use std::collections::BTreeMap;
@@ -94,7 +95,7 @@ impl Tables {
     /// Writes all of it or nothing; with `sync` it is on the disk when this returns, and everything before it, else it is
     /// with the operating system.
     pub(super) fn commit(&self, writes: Writes, sync: bool) {
-        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mode = if sync && syncs() { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = self.database.batch().durability(Some(mode));
         for ((table, key), value) in writes {
             match value {

@@ -1,7 +1,7 @@
 //! Appends: many at a time, from all nodes, to one large file; what goes over the wires for them; deaths in the middle.
 
 use crate::cluster::Cluster;
-use crate::control::Control;
+use crate::control::{Control, trust};
 use crate::network::Network;
 use crate::verify::{Surplus, all_whole};
 use crate::wait::wait_for;
@@ -11,6 +11,7 @@ use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ const RECORD: usize = 1000;
 const WARM: usize = 4;
 /// The most that may go over the raw port for each byte that is appended: three copies, and what frames them.
 const RAW_PER_BYTE: f64 = 3.0 * 1.3;
+/// The most that may go over the RPC port for appends to a large file, for each byte that does for as many to a small one.
+const RPC_OF_LARGE: f64 = 1.25;
 /// Extents that a file may have when all is quiet; they are merged from 16 on, and while that goes on more come.
 const EXTENTS: u64 = 24;
 /// For anything that should take seconds.
@@ -65,7 +68,13 @@ fn append_from_all(cluster: &Cluster, path: &str, numbers: Range<usize>) -> Outc
 
 /// Fails unless the file is `base` and all records, each once, those of a session in their order.
 fn is_whole(file: &[u8], base: &[u8], each: usize) -> Outcome {
-    ensure(file.starts_with(base) && file.len() == base.len() + 5 * each * RECORD, || {
+    let all = records(file, base)?;
+    ensure(all.len() == 5 && all.values().all(|number| *number == each), || format!("{all:?} of {each} records"))
+}
+
+/// Fails unless the file is `base` and whole records, those of a session in their order and none left out: how many of each.
+fn records(file: &[u8], base: &[u8]) -> Outcome<BTreeMap<usize, usize>> {
+    ensure(file.starts_with(base) && (file.len() - base.len()).is_multiple_of(RECORD), || {
         format!("{} bytes, or others than were there before", file.len())
     })?;
     let mut next = BTreeMap::new();
@@ -76,15 +85,33 @@ fn is_whole(file: &[u8], base: &[u8], each: usize) -> Outcome {
         ensure(bytes == record(session, *number), || format!("record {number} of session {session} is not there"))?;
         *number += 1;
     }
-    Ok(())
+    Ok(next)
+}
+
+/// Reads a file while it is appended to until it is over: how often. Each time it is whole, goes on from what it was before,
+/// and has all appends that were acknowledged when it was asked for.
+fn read_on(control: &mut Control, path: &str, base: &[u8], done: &Mutex<usize>, over: &AtomicBool) -> Outcome<usize> {
+    let (mut reads, mut before) = (0, base.to_vec());
+    while !over.load(Ordering::Relaxed) {
+        let acknowledged = *done.lock().map_err(|_| "a session panicked")?;
+        let file = control.get(path)?;
+        let there: usize = records(&file, base)?.values().sum();
+        ensure(there >= acknowledged, || format!("read {there} records where {acknowledged} were acknowledged"))?;
+        ensure(file.starts_with(&before), || {
+            format!("{} bytes do not begin with {} of before", file.len(), before.len())
+        })?;
+        (reads, before) = (reads + 1, file);
+    }
+    Ok(reads)
 }
 
 fn many_at_once() -> Outcome {
     let long = std::env::var("TREBOL_LONG").is_ok_and(|set| set == "1");
-    let loads = if long { [(1 << 20, 104), (1 << 30, 2004)] } else { [(1 << 20, 24), (64 << 20, 104)] };
+    // As many to a small file as to a large one, or what an append costs could not be compared.
+    let (sizes, each) = if long { ([1 << 20, 1 << 30], 2004) } else { ([1 << 20, 64 << 20], 64 + WARM) };
     Network::run(|network, cluster| {
-        let mut bases = Vec::new();
-        for (size, each) in loads {
+        let (mut bases, mut spoken) = (Vec::new(), Vec::new());
+        for size in sizes {
             let (path, base) = (format!("/log-{size}"), noise(&format!("base {size}"), size));
             let reply = cluster.session(0)?.put(&path, &base)?;
             ensure(reply.code == 226, || reply.text)?;
@@ -103,11 +130,18 @@ fn many_at_once() -> Outcome {
                 rpc / appends as u64
             );
             ensure(raw as f64 <= RAW_PER_BYTE * appended, || format!("{raw} bytes over the raw port"))?;
-            bases.push((path, base, each));
+            spoken.push(rpc as f64);
+            bases.push((path, base));
         }
-        for (path, base, each) in &bases {
+        ensure(spoken[1] <= RPC_OF_LARGE * spoken[0], || {
+            format!(
+                "over RPC {} bytes for a file of {} bytes, {} for one of {}",
+                spoken[1], sizes[1], spoken[0], sizes[0]
+            )
+        })?;
+        for (path, base) in &bases {
             for node in 0..5 {
-                is_whole(&cluster.session(node)?.get(path)?, base, *each)?;
+                is_whole(&cluster.session(node)?.get(path)?, base, each)?;
             }
         }
         cluster.settle()?;
@@ -133,7 +167,7 @@ fn replicas_die() -> Outcome {
         let victims: Vec<usize> = holders.into_iter().filter(|node| *node != leader).take(2).collect();
         ensure(victims.len() == 2, || "no two replicas besides the leader".to_owned())?;
         let fronts: Vec<usize> = (0..5).filter(|node| !victims.contains(node)).collect();
-        let done = Mutex::new(0);
+        let (done, over) = (Mutex::new(0), AtomicBool::new(false));
         let progress = |least: usize| {
             wait_for("appends to kill among", LONGEST, || {
                 let done = *done.lock().map_err(|_| "a session panicked")?;
@@ -141,7 +175,9 @@ fn replicas_die() -> Outcome {
             })
         };
         let sessions = (0..5).map(|n| cluster.session(fronts[n % fronts.len()])).collect::<Outcome<Vec<_>>>()?;
-        thread::scope(|scope| {
+        let mut reader = cluster.session(fronts[1])?;
+        let reads = thread::scope(|scope| {
+            let reads = scope.spawn(|| read_on(&mut reader, PATH, &base, &done, &over));
             let session = |(session, mut control): (usize, Control)| {
                 let done = &done;
                 scope.spawn(move || -> Outcome {
@@ -154,14 +190,22 @@ fn replicas_die() -> Outcome {
             };
             let all: Vec<_> = sessions.into_iter().enumerate().map(session).collect();
             // One, then two at once: what is left of the file is then on one node, and repaired before appends go on.
-            progress(20)?;
-            cluster.kill(victims[0])?;
-            progress(80)?;
-            cluster.restart(victims[0])?;
-            progress(140)?;
-            victims.iter().try_for_each(|victim| cluster.kill(*victim))?;
-            all.into_iter().try_for_each(|one| one.join().map_err(|_| "a session panicked")?)
+            let mut kill = || -> Outcome {
+                progress(20)?;
+                cluster.kill(victims[0])?;
+                progress(80)?;
+                cluster.restart(victims[0])?;
+                progress(140)?;
+                victims.iter().try_for_each(|victim| cluster.kill(*victim))
+            };
+            let killed = kill();
+            let appended = all.into_iter().try_for_each(|one| one.join().map_err(|_| "a session panicked")?);
+            over.store(true, Ordering::Relaxed);
+            let reads = reads.join().map_err(|_| "the reader panicked")?;
+            killed.and(appended).and(reads)
         })?;
+        println!("appends went on while replicas died; {reads} reads of a whole file meanwhile");
+        ensure(reads > 0, || "nothing was read meanwhile".to_owned())?;
         is_whole(&cluster.session(fronts[0])?.get(PATH)?, &base, EACH)?;
         victims.iter().try_for_each(|victim| cluster.restart(*victim))?;
         cluster.settle()?;
@@ -219,7 +263,34 @@ fn restarts() -> Outcome {
         one.expect("MKD /d", 257)?;
         ensure(one.command("EPSV")?.code == 229, || "no port".to_owned())?;
         one.expect("APPE /d", 550)?;
+
+        // One to a file that is not there makes it; STOU makes one under a name that it says in its 150 (RFC 1123, section
+        // 4.1.2.9), another each time.
+        let mut made = BTreeMap::from([("/f".to_owned(), expected), ("/new".to_owned(), noise("new", 90_000))]);
+        append(&mut one, "/new", &made["/new"])?;
+        for (n, length) in [(0, 70_000), (1, 5)] {
+            let bytes = noise(&format!("unique {n}"), length);
+            let name = store_unique(cluster, &mut other, &bytes)?;
+            ensure(made.insert(name.clone(), bytes).is_none(), || format!("{name} was there before"))?;
+        }
+        for (path, bytes) in &made {
+            ensure(one.get(path)? == *bytes, || format!("{path} has other bytes"))?;
+        }
         cluster.settle()?;
-        all_whole(cluster, Surplus::None).map(drop)
+        let kept = all_whole(cluster, Surplus::None)?;
+        ensure(kept.keys().eq(made.keys()), || format!("{:?} of {:?}", kept.keys(), made.keys()))
     })
+}
+
+/// STOU to its end: the name that the server chose.
+fn store_unique(cluster: &Cluster, control: &mut Control, bytes: &[u8]) -> Outcome<String> {
+    let data = control.passive()?;
+    let begun = control.command("STOU")?;
+    let name = begun.text.strip_prefix("150 FILE: ").ok_or_else(|| format!("STOU was answered {}", begun.text))?;
+    let mut data = data.encrypt(&trust(&cluster.ca)?)?;
+    data.write_all(bytes)?;
+    data.close()?;
+    let reply = control.reply()?;
+    ensure(reply.code == 226, || format!("STOU ended with {}", reply.text))?;
+    Ok(name.trim_end().to_owned())
 }

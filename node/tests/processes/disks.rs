@@ -5,7 +5,7 @@ use crate::clients::succeed;
 use crate::cluster::{Cluster, Node, alive};
 use crate::verify::{Surplus, all_whole};
 use crate::wait::wait_for;
-use crate::{LOOP, Outcome, Story, ensure};
+use crate::{LOOP, Outcome, PLANTED, Story, ensure};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use std::time::Duration;
 /// The tests of this file.
 pub(crate) const STORIES: &[Story] = &[
     ("disks::all_lose_power_at_once_and_no_acknowledged_file", &[LOOP, "python3"], power_cut),
+    ("disks::all_lose_power_at_once_and_files_that_were_not_synced", &[PLANTED, LOOP, "python3"], unsynced_power_cut),
     ("disks::one_that_cannot_sync_ends_its_node_and_nothing_else", &[LOOP], unsynced),
 ];
 
@@ -117,7 +118,22 @@ pub(crate) fn run(
 
 /// All five at once, in the middle of the work of eight clients; what they were told is there when power is back.
 fn power_cut() -> Outcome {
-    run(&[], |cluster, disks| {
+    cut_power(&[], |survived| survived)
+}
+
+/// The same, where nothing was synced: were files found all the same, the story above would prove nothing.
+fn unsynced_power_cut() -> Outcome {
+    cut_power(&[("TREBOL_PLANTED_UNSYNCED", "1")], |survived| {
+        let Err(lost) = survived else { return Err("nothing was synced, and nothing is missing".into()) };
+        let said = lost.message().unwrap_or_default();
+        println!("power cut: without fsync it ends with: {}", said.lines().next().unwrap_or_default());
+        Ok(())
+    })
+}
+
+/// `judge` is told what came of looking at all files once the power is back.
+fn cut_power(environment: &[(&'static str, &str)], judge: impl FnOnce(Outcome) -> Outcome) -> Outcome {
+    run(environment, |cluster, disks| {
         let place = cluster.scratch("disks")?;
         for node in 0..5 {
             cluster.terminate(node)?;
@@ -152,20 +168,25 @@ fn power_cut() -> Outcome {
             disk.unmount()?;
             disk.mount()?;
         }
-        (0..5).try_for_each(|node| cluster.restart(node))?;
-        cluster.settle()?;
         let told = told.into_inner().map_err(|_| "a client panicked")?;
         println!("power cut: {} operations acknowledged, {} files", done.into_inner(), told.len());
-        let mut session = cluster.session(0)?;
-        for (path, bytes) in &told {
-            let there: Vec<u8> = session.get(path)?;
-            ensure(there == *bytes, || format!("{path} has {} other bytes of {}", there.len(), bytes.len()))?;
-        }
-        drop(session);
-        // And what was under way when power went: whole or not at all.
-        let kept = all_whole(cluster, Surplus::AfterDeath)?;
-        ensure(kept.len() >= told.len(), || format!("{} files of {}", kept.len(), told.len()))
+        judge(survived(cluster, &told))
     })
+}
+
+/// The nodes come back, and have all that clients were told.
+fn survived(cluster: &mut Cluster, told: &BTreeMap<String, Vec<u8>>) -> Outcome {
+    (0..5).try_for_each(|node| cluster.restart(node))?;
+    cluster.settle()?;
+    let mut session = cluster.session(0)?;
+    for (path, bytes) in told {
+        let there: Vec<u8> = session.get(path)?;
+        ensure(there == *bytes, || format!("{path} has {} other bytes of {}", there.len(), bytes.len()))?;
+    }
+    drop(session);
+    // And what was under way when power went: whole or not at all.
+    let kept = all_whole(cluster, Surplus::AfterDeath)?;
+    ensure(kept.len() >= told.len(), || format!("{} files of {}", kept.len(), told.len()))
 }
 
 /// Small files, large ones and appends, each file written by one client alone, and told of once it is acknowledged. What is

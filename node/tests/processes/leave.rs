@@ -5,6 +5,7 @@ use crate::verify::{Surplus, all_whole, blobs};
 use crate::wait::wait_for;
 use crate::{Outcome, Story, ensure};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -20,16 +21,20 @@ pub(crate) const STORIES: &[Story] = &[
 const LONGEST: Duration = Duration::from_secs(120);
 /// Files there before anything leaves.
 const FILES: usize = 60;
+/// What files are called whose nodes become zones.
+const ZONED: &str = "zoned";
 /// Who is drained.
 const LEAVES: usize = 2;
 
-/// Files of this name are all files of their own on the disks, each of another length; else every other one is.
-const LARGE: &str = "large";
-
+/// Every other file is a file of its own on the disks, each of another length; the others live in databases.
 fn content(seed: &str, n: usize) -> Vec<u8> {
-    let mut bytes = vec![0; if seed == LARGE || n.is_multiple_of(2) { 400_000 } else { 2_000 } + n];
+    let mut bytes = vec![0; if is_large(n) { 400_000 } else { 2_000 } + n];
     blake3::Hasher::new().update(format!("{seed} {n}").as_bytes()).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+fn is_large(n: usize) -> bool {
+    n.is_multiple_of(2)
 }
 
 fn put(cluster: &Cluster, node: usize, seed: &str, numbers: std::ops::Range<usize>) -> Outcome {
@@ -142,19 +147,29 @@ fn work(cluster: &Cluster, node: usize, over: &AtomicBool, done: &AtomicUsize) -
     Ok(kept)
 }
 
+/// What a stopped node has a copy of, as `verify` sees it.
+fn held(cluster: &Cluster, node: usize) -> Outcome<BTreeSet<String>> {
+    let (status, said) = trebol(&["verify", "--json", "--data", &data(cluster, node)?], &[])?;
+    ensure(status.success(), || said.clone())?;
+    let rows = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let held = rows.filter(|row| row["holds"] == true && row["ok"] == true);
+    Ok(held.filter_map(|row| row["path"].as_str().map(str::to_owned)).collect())
+}
+
 /// Five nodes, each a zone of its own, become two zones: what was on the three of one of them alone moves. Then these die.
 fn zone_dies() -> Outcome {
     Cluster::run(&[], |cluster| {
-        put(cluster, 0, LARGE, 0..FILES)?;
+        put(cluster, 0, ZONED, 0..FILES)?;
         cluster.settle()?;
         let has = |cluster: &Cluster, node: usize, n: usize| {
-            blobs(cluster, node, content(LARGE, n).len()).is_ok_and(|found| !found.is_empty())
+            blobs(cluster, node, content(ZONED, n).len()).is_ok_and(|found| !found.is_empty())
         };
         // The zone that dies is made of the three nodes of one file at least.
         let (dying, left): (Vec<usize>, Vec<usize>) = (0..5).partition(|node| has(cluster, *node, 0));
         ensure(dying.len() == 3, || format!("the first file is on {dying:?}"))?;
         let missing = |cluster: &Cluster| -> Vec<usize> {
-            (0..FILES).filter(|n| !left.iter().any(|node| has(cluster, *node, *n))).collect()
+            let large = (0..FILES).filter(|n| is_large(*n));
+            large.filter(|n| !left.iter().any(|node| has(cluster, *node, *n))).collect()
         };
         let moved = missing(cluster).len();
         let began = Instant::now();
@@ -172,16 +187,29 @@ fn zone_dies() -> Outcome {
             ensure(missing.is_empty(), || format!("{missing:?} are not in zone b"))
         })?;
         println!(
-            "zones: {moved} of {FILES} files were in one alone, none after {:.1} s and five restarts",
+            "zones: {moved} of {} large files were in one alone, none after {:.1} s and five restarts",
+            FILES / 2,
             began.elapsed().as_secs_f64()
         );
-        cluster.settle()?;
+        // Small ones are seen by nobody but their node while it runs.
+        wait_for("a copy of every small file in zone b", LONGEST, || {
+            let mut there = BTreeSet::new();
+            for node in &left {
+                cluster.settle()?;
+                cluster.terminate(*node)?;
+                there.extend(held(cluster, *node)?);
+                cluster.restart_with(*node, &[("TREBOL_ZONE", "b")])?;
+            }
+            cluster.settle()?;
+            let missing: Vec<_> = (0..FILES).map(|n| format!("/{ZONED}-{n}")).filter(|f| !there.contains(f)).collect();
+            ensure(missing.is_empty(), || format!("{missing:?} are not in zone b"))
+        })?;
         dying.iter().try_for_each(|node| cluster.kill(*node))?;
         for node in &left {
             let mut session = cluster.session(*node)?;
             for n in 0..FILES {
-                let got = session.get(&format!("/{LARGE}-{n}"))?;
-                ensure(got == content(LARGE, n), || format!("{LARGE}-{n} is another through node {node}"))?;
+                let got = session.get(&format!("/{ZONED}-{n}"))?;
+                ensure(got == content(ZONED, n), || format!("{ZONED}-{n} is another through node {node}"))?;
             }
         }
         dying.iter().try_for_each(|node| cluster.restart_with(*node, &[("TREBOL_ZONE", "a")]))?;

@@ -24,6 +24,7 @@ mod ledger;
 mod network;
 mod ops;
 mod partition;
+mod prometheus;
 mod rot;
 mod scale;
 mod settings;
@@ -33,6 +34,7 @@ mod strangers;
 mod tree;
 mod verify;
 mod wait;
+mod watched;
 mod writers;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         rot::STORIES,
         leave::STORIES,
         ops::STORIES,
+        prometheus::STORIES,
         settings::STORIES,
         shutdown::STORIES,
         kills::STORIES,
@@ -78,6 +81,8 @@ fn main() -> ExitCode {
 const MOUNT: &str = "mount";
 /// What a test needs that only builds for development have.
 const FAILPOINTS: &str = "failpoints";
+/// What a test needs that only builds with the feature `planted-bugs` have.
+const PLANTED: &str = "planted bugs";
 /// What a test needs that no package installs: the right to mount a file system on a loop device.
 const LOOP: &str = "loop";
 /// The same: the right to make networks.
@@ -86,6 +91,7 @@ const NETWORKS: &str = "networks";
 fn trial(&(name, needs, run): &Story) -> Trial {
     Trial::ignorable_test(name, move || match needs.iter().find(|need| !available(need)) {
         Some(&MOUNT) => Ok(Completion::ignored_with("no right to mount a small disk")),
+        Some(&PLANTED) => Ok(Completion::ignored_with("no build with the feature planted-bugs")),
         Some(&FAILPOINTS) => Ok(Completion::ignored_with("a release build has no failpoints")),
         Some(&LOOP) => lacking("no right to mount a file system on a loop device", "TREBOL_REQUIRE_LOOP"),
         Some(&scale::FILES) => Ok(Completion::ignored_with("long: TREBOL_FILES says with how many files")),
@@ -108,6 +114,7 @@ fn available(need: &str) -> bool {
         MOUNT => clients::may_mount(),
         NETWORKS => network::may_divide(),
         LOOP => disks::may_loop(),
+        PLANTED => cfg!(feature = "planted-bugs"),
         FAILPOINTS => !node::store::FAILPOINTS.is_empty(),
         scale::FILES => std::env::var(need).is_ok(),
         client => clients::installed(client),

@@ -28,6 +28,8 @@ pub(crate) const STORIES: &[Story] = &[
 const HEALED: Duration = Duration::from_secs(60);
 /// For a node to be down, and its files on three others again.
 const REPAIRED: Duration = Duration::from_secs(120);
+/// For what has one copy left to have another: nobody is waited for, beyond the 5 s until a node counts as down.
+const LAST_COPY: Duration = Duration::from_secs(30);
 /// No scrubber: what heals was found by something else.
 const NO_SCRUBBER: (&str, &str) = ("TREBOL_REPLICA_SCRUB_MIB_S", "0");
 
@@ -258,17 +260,26 @@ fn two_disks_lost() -> Outcome {
             ensure(bytes == content(n), || format!("{} has other bytes through node {reader}", name(n)))
         };
         readable(&mut reads)?;
+        let whole = |n: usize| -> Outcome<usize> {
+            let mut whole = 0;
+            for node in holders(cluster, n)? {
+                let copies = blobs(cluster, node, content(n).len())?;
+                whole += copies.iter().filter(|path| fs::read(path).is_ok_and(|bytes| bytes == content(n))).count();
+            }
+            Ok(whole)
+        };
+        // The first file has one copy left, and is not to wait as long as those that have two.
+        wait_for("another copy of what has one", LAST_COPY.saturating_sub(began.elapsed()), || {
+            ensure(whole(0)? >= 2, || format!("one whole copy of {}", name(0)))
+        })?;
+        println!("rot: a second copy of what had one after {:.1} s", began.elapsed().as_secs_f64());
         let mut failed = None;
         wait_for("three whole copies of every file", REPAIRED, || {
             if let Err(error) = readable(&mut reads) {
                 failed.get_or_insert(error);
             }
             for n in 0..files {
-                let mut whole = 0;
-                for node in holders(cluster, n)? {
-                    let copies = blobs(cluster, node, content(n).len())?;
-                    whole += copies.iter().filter(|path| fs::read(path).is_ok_and(|bytes| bytes == content(n))).count();
-                }
+                let whole = whole(n)?;
                 ensure(whole >= 3, || format!("{whole} whole copies of {}", name(n)))?;
             }
             Ok(())
