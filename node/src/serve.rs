@@ -165,6 +165,7 @@ fn limits(settings: &Settings) -> replica::Limits {
         stalled: Duration::from_secs(settings.ftp.stall_timeout_s),
         scrub_rate: settings.replica.scrub_mib_s.saturating_mul(1 << 20),
         scrub_rest: Duration::from_secs(settings.replica.scrub_rest_s),
+        repair_rate: settings.replica.repair_mib_s.saturating_mul(1 << 20),
         ..replica::Limits::default()
     }
 }

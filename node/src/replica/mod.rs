@@ -8,6 +8,7 @@ mod blocks;
 mod delta;
 mod doubt;
 mod fan;
+mod pace;
 mod pool;
 mod pull;
 mod raw;
@@ -35,6 +36,7 @@ use crate::peer::{ClusterHandle, Greeter, Stopped};
 use crate::store::Store;
 use delta::Deltas;
 use doubt::Doubts;
+use pace::SharedPace;
 use pool::Pool;
 use raw::Raw;
 use std::fmt;
@@ -79,6 +81,8 @@ pub struct Limits {
     pub scrub_rate: u64,
     /// From the end of one of its rounds to the beginning of the next. A day.
     pub scrub_rest: Duration,
+    /// Bytes a second that all repair together copies to this node, 0 for no bound. 200 MiB.
+    pub repair_rate: u64,
 }
 
 impl Default for Limits {
@@ -95,6 +99,7 @@ impl Default for Limits {
             patience: Duration::from_secs(35),
             scrub_rate: 8 << 20,
             scrub_rest: Duration::from_secs(86_400),
+            repair_rate: 200 << 20,
         }
     }
 }
@@ -118,7 +123,8 @@ impl Raw {
     ) -> Self {
         let pool = Pool::new(greeter, limits.clone(), meter);
         let (deltas, doubts, turn) = (Deltas::default(), Doubts::default(), AtomicUsize::new(0));
-        Self { me, cluster, store, pool, limits, deltas, doubts, turn }
+        let repair = SharedPace::new(limits.repair_rate);
+        Self { me, cluster, store, pool, limits, deltas, doubts, turn, repair }
     }
 }
 

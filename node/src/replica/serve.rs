@@ -238,8 +238,9 @@ impl Guest {
         within(limit, write_end(&mut self.greeted.stream, hasher.finalize().into())).await
     }
     async fn copy(&mut self, blob: BlobId, what: (u64, Hash), from: NodeId) -> Result<(), RawError> {
+        // A client waits for it: at no pace but the disk's.
         let (raw, moved) = (self.raw.clone(), AtomicU64::new(0));
-        let mut copying = std::pin::pin!(raw.fetch(blob, what, from, &moved));
+        let mut copying = std::pin::pin!(raw.fetch(blob, what, from, &moved, None));
         let mut tick = interval(MOVED);
         let copied = loop {
             tokio::select! {
