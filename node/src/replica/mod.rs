@@ -8,6 +8,8 @@ mod blocks;
 mod delta;
 mod doubt;
 mod fan;
+#[cfg(test)]
+mod liar_tests;
 mod pace;
 mod pool;
 mod pull;
