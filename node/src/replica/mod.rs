@@ -74,7 +74,7 @@ pub struct Limits {
     pub replica_stalled: Duration,
     /// Chunks of at most 256 KiB that wait for each replica of an upload. 8.
     pub queue: usize,
-    /// Between two signs of life to nodes that have staged bytes. 10 s.
+    /// Between two signs of life to nodes that have staged bytes, or that a version is read from. 10 s.
     pub keep: Duration,
     /// Wait for leader and lock, and again for the commit. 35 s: a bit longer than the lock wait, so that the leader's
     /// refusal comes first.

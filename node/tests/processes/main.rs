@@ -24,6 +24,7 @@ mod ledger;
 mod network;
 mod ops;
 mod partition;
+mod readers;
 mod rot;
 mod scale;
 mod settings;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         inputs::STORIES,
         edges::STORIES,
         append::STORIES,
+        readers::STORIES,
         partition::STORIES,
         rot::STORIES,
         leave::STORIES,
