@@ -168,6 +168,8 @@ settings! {
         scrub_mib_s: u64 = 8,
         /// From the end of one such round to the beginning of the next, in seconds
         scrub_rest_s: u64 = 86_400,
+        /// Copies that repair makes here, of files that lost one or of a node that was away, take so many MiB a second together; 0 for no bound
+        repair_mib_s: u64 = 200,
     }
     /// Times and bounds of the cluster protocol: the same on every node.
     core: CoreSettings {

@@ -157,15 +157,19 @@ async fn hand_over(handle: &ClusterHandle) {
 }
 
 /// Of the raw port. Whoever waits for a lock waits a little longer than the leader lets it, so that the refusal comes from
-/// the leader.
+/// the leader. What is read or staged shows signs of life three times at least before it would be collected.
 fn limits(settings: &Settings) -> replica::Limits {
     let patience = Duration::from_millis(settings.core.lock_wait_ms) + Duration::from_secs(5);
+    let usual = replica::Limits::default();
+    let grace = Duration::from_secs(settings.core.replaced_grace_s.min(settings.core.staged_grace_s));
     replica::Limits {
         patience,
+        keep: (grace / 3).clamp(Duration::from_millis(200), usual.keep),
         stalled: Duration::from_secs(settings.ftp.stall_timeout_s),
         scrub_rate: settings.replica.scrub_mib_s.saturating_mul(1 << 20),
         scrub_rest: Duration::from_secs(settings.replica.scrub_rest_s),
-        ..replica::Limits::default()
+        repair_rate: settings.replica.repair_mib_s.saturating_mul(1 << 20),
+        ..usual
     }
 }
 

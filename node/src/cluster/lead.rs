@@ -11,6 +11,7 @@ use super::locks::LockTable;
 use super::marks::Marks;
 use super::member::{Cx, Member, Role};
 use super::message::Message;
+use super::placement::Dealt;
 use super::recent::Recent;
 use super::record::{Body, Record};
 use super::repair::Repair;
@@ -50,8 +51,7 @@ pub(super) struct Lead {
     /// Our records that are not committed.
     in_flight: VecDeque<Arc<Record>>,
     recent: Recent,
-    /// Copies given to a node since its last report.
-    pub(super) given: BTreeMap<NodeId, (u64, u64)>,
+    pub(super) dealt: Dealt,
     pub(super) repair: Repair,
     pub(super) compaction: Compaction,
 }
@@ -84,7 +84,7 @@ impl Lead {
             received: BTreeMap::new(),
             in_flight: VecDeque::new(),
             recent: Recent::default(),
-            given: BTreeMap::new(),
+            dealt: Dealt::default(),
             repair: Repair::default(),
             compaction: Compaction::default(),
         }
@@ -165,9 +165,7 @@ impl Member {
     pub(super) fn lead_heartbeat(&mut self, from: NodeId, info: &Info, echo: Micros) {
         let (me, promised) = (self.me.node, self.log.state.promised);
         let Role::Lead(lead) = &mut self.role else { return };
-        if let Some(given) = lead.given.get_mut(&from).filter(|g| g.1 != info.disk.used) {
-            *given = (0, info.disk.used);
-        }
+        lead.dealt.reported(from, info.disk.used);
         if !lead.members.contains(&from) {
             return;
         }

@@ -1,8 +1,9 @@
 //! Copies in doubt: a read found other bytes than were stored, or none. The node that has the copy reads it again and judges
 //! for itself; nobody's word condemns one. What is too much to remember is forgotten: the next read doubts it again.
 
+use super::pace::Pace;
 use super::raw::Raw;
-use super::scrub::{Pace, check};
+use super::scrub::check;
 use crate::cluster::{BlobId, NodeId};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

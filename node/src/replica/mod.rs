@@ -8,6 +8,9 @@ mod blocks;
 mod delta;
 mod doubt;
 mod fan;
+#[cfg(test)]
+mod liar_tests;
+mod pace;
 mod pool;
 mod pull;
 mod raw;
@@ -35,6 +38,7 @@ use crate::peer::{ClusterHandle, Greeter, Stopped};
 use crate::store::Store;
 use delta::Deltas;
 use doubt::Doubts;
+use pace::SharedPace;
 use pool::Pool;
 use raw::Raw;
 use std::fmt;
@@ -70,7 +74,7 @@ pub struct Limits {
     pub replica_stalled: Duration,
     /// Chunks of at most 256 KiB that wait for each replica of an upload. 8.
     pub queue: usize,
-    /// Between two signs of life to nodes that have staged bytes. 10 s.
+    /// Between two signs of life to nodes that have staged bytes, or that a version is read from. 10 s.
     pub keep: Duration,
     /// Wait for leader and lock, and again for the commit. 35 s: a bit longer than the lock wait, so that the leader's
     /// refusal comes first.
@@ -79,6 +83,8 @@ pub struct Limits {
     pub scrub_rate: u64,
     /// From the end of one of its rounds to the beginning of the next. A day.
     pub scrub_rest: Duration,
+    /// Bytes a second that all repair together copies to this node, 0 for no bound. 200 MiB.
+    pub repair_rate: u64,
 }
 
 impl Default for Limits {
@@ -95,6 +101,7 @@ impl Default for Limits {
             patience: Duration::from_secs(35),
             scrub_rate: 8 << 20,
             scrub_rest: Duration::from_secs(86_400),
+            repair_rate: 200 << 20,
         }
     }
 }
@@ -118,7 +125,8 @@ impl Raw {
     ) -> Self {
         let pool = Pool::new(greeter, limits.clone(), meter);
         let (deltas, doubts, turn) = (Deltas::default(), Doubts::default(), AtomicUsize::new(0));
-        Self { me, cluster, store, pool, limits, deltas, doubts, turn }
+        let repair = SharedPace::new(limits.repair_rate);
+        Self { me, cluster, store, pool, limits, deltas, doubts, turn, repair }
     }
 }
 

@@ -88,7 +88,7 @@ async fn bring(raw: &Raw, extent: &Extent, sources: &[NodeId]) -> bool {
     let (blob, moved) = (extent.blob, AtomicU64::new(0));
     let mut in_vain = true;
     for from in sources.iter().filter(|n| **n != raw.me) {
-        match raw.fetch(blob, (extent.length, extent.hash), *from, &moved).await {
+        match raw.fetch(blob, (extent.length, extent.hash), *from, &moved, Some(&raw.repair)).await {
             Ok(()) => return true,
             Err(error) => {
                 // Else it is this disk that did not take it.
@@ -107,9 +107,9 @@ async fn bring(raw: &Raw, extent: &Extent, sources: &[NodeId]) -> bool {
 mod tests {
     use super::*;
     use crate::replica::Limits;
-    use crate::replica::testing::{blob, extent, node, nodes, noise};
+    use crate::replica::testing::{SOON, blob, extent, node, nodes, noise};
     use std::time::Duration;
-    use tokio::time::timeout;
+    use tokio::time::{Instant, timeout};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_version_is_copied_from_whoever_has_each_blob_or_said_to_have_failed() {
@@ -152,6 +152,32 @@ mod tests {
         assert!(shows(1, "trebol_replica_bytes_total{direction=\"in\"} 100"));
         stop.cancel();
         pulling.join_next().await.unwrap().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn repair_is_no_faster_than_it_may_and_a_client_waits_for_no_pace() {
+        let bytes = noise(300_000);
+        let what = extent(blob(1), &bytes);
+        for (rate, paced) in [(600_000, true), (1, false)] {
+            let (town, nodes) = nodes(2, Limits { repair_rate: rate, ..Limits::default() }).await;
+            nodes[1].put(1, &bytes).await;
+            let began = Instant::now();
+            if paced {
+                let order = Order::Fetch { id: 1, extents: vec![what], sources: vec![node(2)] };
+                carry_out(nodes[0].raw.clone(), order).await;
+                assert_eq!(*town.fetched.lock().unwrap(), [(1, true)]);
+                assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+            } else {
+                // As for an upload, here and at another node's word.
+                let (moved, copied) = (AtomicU64::new(0), (blob(1), what.length, what.hash));
+                let copies = async {
+                    nodes[0].raw.copy(node(1), node(2), copied, &moved).await.unwrap();
+                    nodes[1].raw.copy(node(1), node(2), copied, &moved).await.unwrap();
+                };
+                timeout(SOON, copies).await.unwrap();
+            }
+            assert_eq!(nodes[0].bytes(blob(1)).unwrap(), bytes);
+        }
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 use super::blocks::Blocks;
 use super::delta::Deltas;
 use super::doubt::Doubts;
+use super::pace::SharedPace;
 use super::pool::{Connection, Pool, check_stored, message};
 use super::sink::{Sink, finish};
 use super::wire::{
@@ -35,6 +36,8 @@ pub(crate) struct Raw {
     pub(crate) doubts: Doubts,
     /// Spreads reads over replicas.
     pub(crate) turn: AtomicUsize,
+    /// What is copied in the background, for nobody who waits for it.
+    pub(crate) repair: SharedPace,
 }
 
 /// A blob's bytes as they are sent to a replica.
@@ -95,7 +98,7 @@ impl Raw {
         moved: &AtomicU64,
     ) -> Result<(), RawError> {
         if node == self.me {
-            return self.fetch(blob, (length, hash), from, moved).await;
+            return self.fetch(blob, (length, hash), from, moved, None).await;
         }
         let request = message(&Request::Copy { blob, length, hash, from })?;
         let (mut connection, mut answer) = self.pool.ask(self.find(node)?, &request, self.limits.stalled).await?;
@@ -188,13 +191,14 @@ impl Raw {
         self.cluster.blob_staged(blob).await?;
         sink.finish(hash, self.limits.stalled).await
     }
-    /// Copies a blob from another node to this disk.
+    /// Copies a blob from another node to this disk, at a pace where nobody waits for it.
     pub(crate) async fn fetch(
         &self,
         blob: BlobId,
         (length, hash): (u64, Hash),
         from: NodeId,
         moved: &AtomicU64,
+        pace: Option<&SharedPace>,
     ) -> Result<(), RawError> {
         let origin = |_| RawError::from(Failure::Origin);
         if from == self.me {
@@ -205,6 +209,7 @@ impl Raw {
             let mut bytes = Vec::new();
             while let Some(chunk) = incoming.next(&self.pool).await.map_err(origin)? {
                 bytes.extend_from_slice(&chunk);
+                spend(pace, &chunk).await;
             }
             if Hash::from(blake3::hash(&bytes)) != hash {
                 self.doubt(from, blob);
@@ -216,6 +221,7 @@ impl Raw {
         while let Some(chunk) = incoming.next(&self.pool).await.map_err(origin)? {
             sink.push(&chunk).await?;
             moved.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            spend(pace, &chunk).await;
         }
         match self.stage_large(sink, blob, hash).await {
             Err(RawError::Damaged) => {
@@ -355,6 +361,12 @@ async fn send_blocks<W: AsyncWrite + Unpin>(
             }
             None => return Err(RawError::Ended),
         }
+    }
+}
+
+async fn spend(pace: Option<&SharedPace>, chunk: &Bytes) {
+    if let Some(pace) = pace {
+        pace.spend(chunk.len() as u64).await;
     }
 }
 

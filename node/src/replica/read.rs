@@ -270,3 +270,21 @@ fn order(raw: &Raw, nodes: &[NodeId]) -> Vec<NodeId> {
     others.insert(0, raw.me);
     others
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_beyond_an_extents_end_is_handed_out() {
+        let bytes = Bytes::from_static(b"twelve bytes");
+        let extent = Extent { blob: BlobId::default(), offset: 0, length: 12, hash: blake3::hash(&bytes).into() };
+        let mut part = parts(&[extent], 0).pop_front().unwrap();
+        assert_eq!(part.take(Some(bytes.slice(..5))).unwrap(), bytes.slice(..5));
+        let more = Bytes::from_static(b"e bytes!");
+        assert!(matches!(part.take(Some(more)), Err(RawError::BodyTooLong)));
+        assert!(matches!(part.take(None), Err(RawError::Ended)));
+        assert_eq!((part.at, part.handed), (5, 5), "it goes on from there");
+        assert_eq!(part.take(Some(bytes.slice(5..))).unwrap(), bytes.slice(5..));
+    }
+}

@@ -3,6 +3,7 @@
 //! deletes nothing and repairs nothing itself, and a walk holds one page of names in memory.
 
 use super::blocks::Blocks;
+use super::pace::Pace;
 use super::raw::{Raw, range};
 use super::wire::RawError;
 use crate::cluster::{BlobId, Extent, Hash, OpId};
@@ -13,33 +14,12 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// What one copy costs besides its bytes, as bytes: small files are mostly lookups.
 const LOOK: u64 = 16 * 1024;
-
-/// Spends bytes at a rate.
-#[derive(Debug)]
-pub(super) struct Pace {
-    rate: u64,
-    next: Instant,
-}
-
-impl Pace {
-    /// Bytes a second, not 0.
-    pub(super) fn new(rate: u64) -> Self {
-        Self { rate, next: Instant::now() }
-    }
-    /// Waits until so many may have been read. Time that was lost is not made up for.
-    async fn spend(&mut self, bytes: u64) {
-        let micros = bytes.saturating_mul(1_000_000) / self.rate;
-        self.next = self.next.max(Instant::now()) + Duration::from_micros(micros);
-        sleep_until(self.next).await;
-    }
-}
 
 /// Round after round until it is cancelled.
 pub(super) async fn scrub(raw: Arc<Raw>, cancel: CancellationToken) {

@@ -2,8 +2,9 @@
 //! a copy from elsewhere ends that.
 
 use super::Limits;
+use super::pace::Pace;
 use super::read::{Download, ReadError, open};
-use super::scrub::{Pace, check, round};
+use super::scrub::{check, round};
 use super::testing::*;
 use super::wire::{CHUNK_MAX, Failure, RawError};
 use crate::cluster::{
@@ -46,7 +47,8 @@ impl Node {
         }
         self.raw.store.submit(Batch { number: 1, sync: true, mutations });
     }
-    async fn put(&self, n: u128, bytes: &[u8]) {
+    /// Has a blob of its own, as a file whatever its length.
+    pub(super) async fn put(&self, n: u128, bytes: &[u8]) {
         let (send, blocks) = tokio::sync::mpsc::channel(64);
         for chunk in bytes.chunks(CHUNK_MAX) {
             send.send(super::raw::Block::Bytes(chunk.to_vec().into())).await.unwrap();
@@ -129,7 +131,7 @@ async fn the_scrubber_condemns_what_rotted_and_a_good_copy_ends_that() {
         let refused = there.raw.get(node(1), blob(n), 0, 1).await.unwrap_err();
         assert!(matches!(refused, RawError::Failed(Failure::NotHere)), "{refused}");
         let hash = if n == 7 { extent(blob(n), &small).hash } else { extent(blob(n), &big).hash };
-        here.raw.fetch(blob(n), (length, hash), node(2), &AtomicU64::new(0)).await.unwrap();
+        here.raw.fetch(blob(n), (length, hash), node(2), &AtomicU64::new(0), None).await.unwrap();
         assert!(there.raw.get(node(1), blob(n), 0, length).await.is_ok());
     }
     round(&here.raw, &mut Pace::new(FAST)).await.unwrap();
@@ -196,7 +198,8 @@ async fn what_a_read_finds_bad_its_own_node_condemns() {
     // A copy made from a rotten one is refused, and the source hears of it.
     nodes[2].flip(1, 10);
     let what = extent(blob(1), &big);
-    let error = nodes[0].raw.fetch(blob(1), (what.length, what.hash), node(3), &AtomicU64::new(0)).await.unwrap_err();
+    let error =
+        nodes[0].raw.fetch(blob(1), (what.length, what.hash), node(3), &AtomicU64::new(0), None).await.unwrap_err();
     assert!(matches!(error, RawError::Failed(Failure::Origin)), "{error}");
     until("the source looked", || nodes[2].integrity() == (1, 0, 1)).await;
 }

@@ -33,6 +33,8 @@ const REAP: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(5);
 /// After an accept that failed (too many open files), before the next.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// What the log calls a body that ends before its end: nobody is there to be answered.
+const CUT: &str = "request: cut short";
 
 /// A running server. Dropped, it is aborted with all its connections.
 #[derive(Debug)]
@@ -169,7 +171,8 @@ impl Guest {
 
     async fn put_small(&mut self, blob: BlobId) -> Result<(), RawError> {
         let limit = self.raw.limits.stalled;
-        let (bytes, hash) = within(limit, small_body(&mut self.greeted.stream)).await?;
+        let body = within(limit, small_body(&mut self.greeted.stream)).await;
+        let (bytes, hash) = body.inspect_err(|error| self.note_cut(blob, error))?;
         if Hash::from(blake3::hash(&bytes)) != hash {
             return self.refuse(blob, &RawError::Damaged).await;
         }
@@ -189,12 +192,16 @@ impl Guest {
         match self.receive(sink, blob).await {
             Ok((size, hash)) => self.answer(Answer::Stored { size, hash }).await,
             // Nobody is there to read a refusal.
-            Err(error) if error.is_broken() => Err(error),
+            Err(error) if error.is_broken() => {
+                self.note_cut(blob, &error);
+                Err(error)
+            }
             Err(error) => {
                 self.refuse(blob, &error).await?;
                 // A socket that is closed over unread bytes takes the refusal with it.
                 timeout(LINGER, tokio::io::copy(&mut self.greeted.stream, &mut tokio::io::sink())).await.ok();
-                Err(error)
+                // The log has it already; the connection ends here.
+                Err(RawError::Ended)
             }
         }
     }
@@ -220,7 +227,7 @@ impl Guest {
             Ok(None) => {
                 // Who asks may have it from a register.
                 self.raw.doubt(self.raw.me, blob);
-                return self.answer(Answer::Failed(Failure::NotHere)).await;
+                return self.refuse(blob, &Failure::NotHere.into()).await;
             }
             Err(error) => return self.refuse(blob, &error).await,
         };
@@ -238,8 +245,9 @@ impl Guest {
         within(limit, write_end(&mut self.greeted.stream, hasher.finalize().into())).await
     }
     async fn copy(&mut self, blob: BlobId, what: (u64, Hash), from: NodeId) -> Result<(), RawError> {
+        // A client waits for it: at no pace but the disk's.
         let (raw, moved) = (self.raw.clone(), AtomicU64::new(0));
-        let mut copying = std::pin::pin!(raw.fetch(blob, what, from, &moved));
+        let mut copying = std::pin::pin!(raw.fetch(blob, what, from, &moved, None));
         let mut tick = interval(MOVED);
         let copied = loop {
             tokio::select! {
@@ -256,13 +264,18 @@ impl Guest {
     /// Says no; the peer may ask for something else.
     async fn refuse(&mut self, blob: BlobId, error: &RawError) -> Result<(), RawError> {
         let failure = error.failure();
-        let what = format!("{blob}: {error}");
-        let peer = self.greeted.info.node;
-        match failure.fault() {
-            Some(kind) => self.raw.pool.greeter.log_failed(self.from, peer, kind, &what),
-            None => tracing::warn!(%peer, %what, "a peer's request failed"),
-        }
+        self.log(failure.kind(), blob, error);
         self.answer(Answer::Failed(failure)).await
+    }
+    /// A body that ended before its end; other errors are told of where they are answered.
+    fn note_cut(&self, blob: BlobId, error: &RawError) {
+        if error.is_broken() {
+            self.log(CUT, blob, error);
+        }
+    }
+    fn log(&self, kind: &'static str, blob: BlobId, error: &RawError) {
+        let what = format!("{blob}: {error}");
+        self.raw.pool.greeter.log_failed(self.from, self.greeted.info.node, kind, &what);
     }
 }
 

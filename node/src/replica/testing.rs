@@ -4,11 +4,12 @@
 use super::raw::Raw;
 use super::serve::{ReplicaTasks, serve_raw};
 use super::stage::Steps;
+use super::wire::{Answer, HEADER_MAX, Request, write_chunk, write_end};
 use super::{Answering, Cluster, Limits, Source};
 use crate::cluster::{BlobId, Epoch, Extent, FrontEvent, Hash, NodeId, OpId, Outcome, Position, Staged, Token};
 use crate::meter::Meter;
 use crate::peer::testing::{Authority, info};
-use crate::peer::{Greeter, Identity, PeerTls, Stopped};
+use crate::peer::{Greeter, Identity, PeerTls, Port, Stopped, read_frame, write_frame};
 use crate::store::Store;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -208,6 +209,41 @@ async fn relay(mut client: TcpStream, to: SocketAddr, cut_after: u64) {
             to_server.shutdown().await.ok();
             std::future::pending::<()>().await;
         } => {}
+    }
+}
+
+/// A node that answers every read with the same body, whatever was announced.
+pub(super) struct Liar {
+    pub(super) accepted: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Liar {
+    /// In the place of `of`, with its certificate: `body` is what it sends.
+    pub(super) async fn in_place_of(of: &Node, town: &Town, body: Vec<Vec<u8>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        town.addresses.lock().unwrap().insert(of.raw.me, listener.local_addr().unwrap());
+        let (accepted, greeter) = (Arc::new(AtomicUsize::new(0)), of.raw.pool.greeter.clone());
+        let count = accepted.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((tcp, from)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                let Ok(greeted) = greeter.accept(tcp, from, Port::Raw).await else { continue };
+                let (mut stream, mut buffer) = (greeted.stream, Vec::new());
+                while let Ok(Some(Request::Get { .. })) = read_frame(&mut stream, &mut buffer, HEADER_MAX).await {
+                    let mut hasher = blake3::Hasher::new();
+                    write_frame(&mut stream, &Answer::Sending).await.unwrap();
+                    for chunk in &body {
+                        hasher.update(chunk);
+                        // Whoever noticed is gone.
+                        write_chunk(&mut stream, chunk).await.ok();
+                    }
+                    write_end(&mut stream, hasher.finalize().into()).await.ok();
+                }
+            }
+        });
+        Self { accepted, _tasks: tasks }
     }
 }
 

@@ -121,12 +121,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Why it is the peer's fault, if it is: the log says such things now and then, and not each time.
-    pub(crate) fn fault(self) -> Option<&'static str> {
+    /// A word for each: the log says each kind about a peer now and then, and not each time.
+    pub(crate) fn kind(self) -> &'static str {
         match self {
-            Self::Damaged => Some("request: damaged"),
-            Self::Malformed => Some("request: malformed"),
-            _ => None,
+            Self::NotHere => "request: not here",
+            Self::Full => "request: full",
+            Self::Disk => "request: disk",
+            Self::Damaged => "request: damaged",
+            Self::Origin => "request: origin",
+            Self::Stopping => "request: stopping",
+            Self::Malformed => "request: malformed",
+            Self::Other => "request: other",
         }
     }
 }

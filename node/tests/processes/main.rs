@@ -25,6 +25,7 @@ mod network;
 mod ops;
 mod partition;
 mod prometheus;
+mod readers;
 mod rot;
 mod scale;
 mod settings;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         inputs::STORIES,
         edges::STORIES,
         append::STORIES,
+        readers::STORIES,
         partition::STORIES,
         rot::STORIES,
         leave::STORIES,
