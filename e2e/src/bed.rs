@@ -167,7 +167,8 @@ impl Bed {
                 None => Ok(()),
             };
             if let Some(built) = &self.built {
-                sweep::clear(&built.engine).await.context("not everything can be removed")?;
+                let swept = sweep::clear(&built.engine).await.context("not everything can be removed");
+                return cleared.and(swept.map(drop));
             }
             cleared
         })

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use swarm::engine::Engine;
 use swarm::machines::{linked, named};
+use swarm::sweep;
 
 const DOCKERFILE: &str = include_str!("../../images/tools/Dockerfile");
 /// No registry is called that.
@@ -32,11 +33,8 @@ impl Tools {
         let tap = tap.to_owned();
         let context =
             tokio::task::spawn_blocking(move || context(&tap)).await.context("the context was not made")??;
-        let image = format!("{REPOSITORY}:{}", &blake3::hash(&context).to_hex()[..12]);
-        // Built anew it would be this run's, and the run that has built it before would lose its name.
-        if engine.docker.inspect_image(&image).await.is_ok() {
-            return Ok(Self { image });
-        }
+        // Its name is this run's alone: another one, which ends first, must not take it away.
+        let image = format!("{REPOSITORY}:{}", sweep::named(&blake3::hash(&context).to_hex()[..12]));
         let all: HashMap<String, String> = labels().into_iter().collect();
         let options =
             BuildImageOptionsBuilder::default().dockerfile("Dockerfile").t(&image).rm(true).forcerm(true).labels(&all);

@@ -164,7 +164,7 @@ fn limits(settings: &Settings) -> replica::Limits {
     let grace = Duration::from_secs(settings.core.replaced_grace_s.min(settings.core.staged_grace_s));
     replica::Limits {
         patience,
-        keep: (grace / 3).clamp(Duration::from_millis(200), usual.keep),
+        keep: (grace / 3).clamp(Duration::from_millis(300), usual.keep),
         stalled: Duration::from_secs(settings.ftp.stall_timeout_s),
         scrub_rate: settings.replica.scrub_mib_s.saturating_mul(1 << 20),
         scrub_rest: Duration::from_secs(settings.replica.scrub_rest_s),

@@ -158,8 +158,7 @@ async fn perform(command: Command, progress: &Progress) -> Result<ExitCode> {
             print::up(&deployment, &done, json)?;
         }
         Command::Status { which, json } => {
-            let (cluster, state) = (which.cluster(None)?, which.state());
-            let report = Deployment::connect_to_some(cluster, &state, progress.clone()).await?.status().await?;
+            let report = connect_to_some(&which, progress).await?.status().await?;
             progress.finish();
             print::report(&report, json)?;
             return Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
@@ -190,8 +189,10 @@ async fn perform(command: Command, progress: &Progress) -> Result<ExitCode> {
             print::text(if steps == 0 { "there was nothing\n" } else { "down\n" })?;
         }
         Command::Logs { node, follow, tail, which } => {
-            let (cluster, state) = (which.cluster(None)?, which.state());
-            let deployment = Deployment::connect_to_some(cluster, &state, progress.clone()).await?;
+            let deployment = connect_to_some(&which, progress).await?;
+            for why in deployment.engines().silent() {
+                progress.note(why);
+            }
             logs(&deployment, node, tail, follow, progress).await?;
         }
         Command::Image { which, build } => {
@@ -214,6 +215,11 @@ async fn connect(which: &Which, shape: Option<&Shape>, progress: &Progress) -> R
         }
     }
     Deployment::connect(cluster, &which.state(), progress.clone()).await
+}
+
+/// For commands that only look: a host may be lost.
+async fn connect_to_some(which: &Which, progress: &Progress) -> Result<Deployment> {
+    Deployment::connect_to_some(which.cluster(None)?, &which.state(), progress.clone()).await
 }
 
 /// For commands that only build where nothing runs yet.

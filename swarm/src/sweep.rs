@@ -4,7 +4,7 @@
 use crate::engine::{Engine, unless_missing};
 use crate::look::others;
 use crate::work::until;
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use bollard::errors::Error as DockerError;
 use bollard::query_parameters::{
     LeaveSwarmOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
@@ -101,8 +101,26 @@ pub async fn clear(engine: &Engine) -> Result<usize> {
     remove(engine, is_ours).await
 }
 
+/// How many things were removed, and the first that could not be.
+#[derive(Default)]
+struct Swept {
+    things: usize,
+    failed: Option<Error>,
+}
+
+impl Swept {
+    fn note(&mut self, removed: Result<usize>) {
+        match removed {
+            Ok(things) => self.things += things,
+            Err(error) => self.failed = self.failed.take().or(Some(error)),
+        }
+    }
+}
+
 async fn remove(engine: &Engine, goes: Judge) -> Result<usize> {
-    let mut swept = remove_from_swarm(engine, goes).await?;
+    // What cannot be removed keeps nothing else there.
+    let mut swept = Swept::default();
+    swept.note(remove_from_swarm(engine, goes).await);
     let docker = &engine.docker;
     let options = ListContainersOptionsBuilder::default().all(true).filters(&of_runs()).build();
     let containers = docker.list_containers(Some(options)).await;
@@ -110,31 +128,30 @@ async fn remove(engine: &Engine, goes: Judge) -> Result<usize> {
         if let (true, Some(id)) = (goes(container.labels.as_ref()), container.id) {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
             let removed = unless_missing(docker.remove_container(&id, Some(options)).await);
-            removed.map_err(|error| engine.failed("remove a container", &error))?;
-            swept += 1;
+            swept.note(removed.map(|()| 1).map_err(|error| engine.failed("remove a container", &error)));
         }
     }
     let networks = docker.list_networks(Some(ListNetworksOptionsBuilder::default().filters(&of_runs()).build())).await;
     for network in networks.map_err(|error| engine.failed("list networks", &error))? {
         if let (true, Some(id)) = (goes(network.labels.as_ref()), network.id) {
-            swept += eventually(engine, "remove a network", async || docker.remove_network(&id).await).await?;
+            swept.note(eventually(engine, "remove a network", async || docker.remove_network(&id).await).await);
         }
     }
     let volumes = docker.list_volumes(Some(ListVolumesOptionsBuilder::default().filters(&of_runs()).build())).await;
     for volume in volumes.map_err(|error| engine.failed("list volumes", &error))?.volumes.unwrap_or_default() {
         if goes(Some(&volume.labels)) {
             let remove = async || docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
-            swept += eventually(engine, "remove a volume", remove).await?;
+            swept.note(eventually(engine, "remove a volume", remove).await);
         }
     }
     let images = docker.list_images(Some(ListImagesOptionsBuilder::default().filters(&of_runs()).build())).await;
     for image in images.map_err(|error| engine.failed("list images", &error))? {
         // One that something else uses stays.
         if goes(Some(&image.labels)) && docker.remove_image(&image.id, None::<RemoveImageOptions>, None).await.is_ok() {
-            swept += 1;
+            swept.note(Ok(1));
         }
     }
-    Ok(swept)
+    swept.failed.map_or(Ok(swept.things), Err)
 }
 
 /// Services, secrets, labels of machines, and the swarm itself, if such a run began it and nobody else uses it.

@@ -221,6 +221,12 @@ impl Greeter {
             tracing::warn!(peer = ?node, %address, %error, left_out, "a peer's request failed");
         }
     }
+    /// The same of a request that ends in the middle: so do those of clients who break off, and nobody is to blame.
+    pub(crate) fn log_cut(&self, address: SocketAddr, node: NodeId, error: &impl Display) {
+        if let Some(left_out) = self.quiet.line(Instant::now(), address.ip(), "request: cut short", LINES) {
+            tracing::info!(peer = ?node, %address, %error, left_out, "a peer broke off");
+        }
+    }
 
     fn hello(&self, port: Port) -> Hello {
         let Identity { cluster, info, boot } = self.me.clone();

@@ -160,7 +160,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_replica_that_takes_nothing_holds_the_client_back_until_it_is_given_up() {
-        let limits = Limits { queue: 4, replica_stalled: Duration::from_secs(2), ..Limits::default() };
+        let limits = Limits { queue: 4, replica_stalled: Duration::from_secs(5), ..Limits::default() };
         let (town, nodes) = nodes(3, limits.clone()).await;
         let _still = stand_still(nodes[1].address, node(2), &town).await;
         let mut fan = Fan::new(&nodes[0].raw, blob(1), vec![node(2), node(3)]);

@@ -33,8 +33,6 @@ const REAP: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(5);
 /// After an accept that failed (too many open files), before the next.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// What the log calls a body that ends before its end: nobody is there to be answered.
-const CUT: &str = "request: cut short";
 
 /// A running server. Dropped, it is aborted with all its connections.
 #[derive(Debug)]
@@ -264,18 +262,15 @@ impl Guest {
     /// Says no; the peer may ask for something else.
     async fn refuse(&mut self, blob: BlobId, error: &RawError) -> Result<(), RawError> {
         let failure = error.failure();
-        self.log(failure.kind(), blob, error);
+        let what = format!("{blob}: {error}");
+        self.raw.pool.greeter.log_failed(self.from, self.greeted.info.node, failure.kind(), &what);
         self.answer(Answer::Failed(failure)).await
     }
     /// A body that ended before its end; other errors are told of where they are answered.
     fn note_cut(&self, blob: BlobId, error: &RawError) {
         if error.is_broken() {
-            self.log(CUT, blob, error);
+            self.raw.pool.greeter.log_cut(self.from, self.greeted.info.node, &format!("{blob}: {error}"));
         }
-    }
-    fn log(&self, kind: &'static str, blob: BlobId, error: &RawError) {
-        let what = format!("{blob}: {error}");
-        self.raw.pool.greeter.log_failed(self.from, self.greeted.info.node, kind, &what);
     }
 }
 

@@ -222,7 +222,7 @@ impl Liar {
     /// In the place of `of`, with its certificate: `body` is what it sends.
     pub(super) async fn in_place_of(of: &Node, town: &Town, body: Vec<Vec<u8>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        town.addresses.lock().unwrap().insert(of.raw.me, listener.local_addr().unwrap());
+        town.move_to(of.raw.me, listener.local_addr().unwrap());
         let (accepted, greeter) = (Arc::new(AtomicUsize::new(0)), of.raw.pool.greeter.clone());
         let count = accepted.clone();
         let mut tasks = JoinSet::new();

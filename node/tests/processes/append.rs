@@ -28,8 +28,9 @@ const RECORD: usize = 1000;
 const WARM: usize = 4;
 /// The most that may go over the raw port for each byte that is appended: three copies, and what frames them.
 const RAW_PER_BYTE: f64 = 3.0 * 1.3;
-/// The most that may go over the RPC port for appends to a large file, for each byte that does for as many to a small one.
-const RPC_OF_LARGE: f64 = 1.25;
+/// The most that may go over the RPC port for appends to a large file, for each byte that does for as many to a small one:
+/// heartbeats of the longer time are among them.
+const RPC_OF_LARGE: f64 = 1.5;
 /// Extents that a file may have when all is quiet; they are merged from 16 on, and while that goes on more come.
 const EXTENTS: u64 = 24;
 /// For anything that should take seconds.

@@ -231,7 +231,7 @@ enum During {
     Source,
     /// Who is to have it.
     Target,
-    /// Both; the target comes back, for four nodes of five died.
+    /// Both; the target comes back, for three nodes of five are gone otherwise.
     Both,
 }
 

@@ -197,8 +197,9 @@ fn zone_dies() -> Outcome {
             for node in &left {
                 cluster.settle()?;
                 cluster.terminate(*node)?;
-                there.extend(held(cluster, *node)?);
+                let held = held(cluster, *node);
                 cluster.restart_with(*node, &[("TREBOL_ZONE", "b")])?;
+                there.extend(held?);
             }
             cluster.settle()?;
             let missing: Vec<_> = (0..FILES).map(|n| format!("/{ZONED}-{n}")).filter(|f| !there.contains(f)).collect();

@@ -183,7 +183,7 @@ fn leader_dies() -> Outcome {
     // Copies are missed once a node is down, which is after 5 s: a while before they are made anew.
     let environment = [
         OPEN,
-        ("TREBOL_CORE_REPAIR_AFTER_S", "8"),
+        ("TREBOL_CORE_REPAIR_AFTER_S", "15"),
         ("TREBOL_REPLICA_SCRUB_REST_S", "1"),
         ("TREBOL_REPLICA_SCRUB_MIB_S", "64"),
     ];

@@ -264,6 +264,12 @@ impl Drop for Brought<'_> {
 }
 
 impl Access {
+    /// The nodes of a host.
+    pub(crate) fn on(&self, host: &str) -> Vec<usize> {
+        let of_host =
+            |(_, (name, _)): &(usize, &(String, String))| name.rsplit_once('-').is_some_and(|(of, _)| of == host);
+        self.nodes.iter().enumerate().filter(of_host).map(|(number, _)| number).collect()
+    }
     /// Stores a file through a node with curl.
     pub(crate) fn curl_put(&self, node: usize, file: &Path, name: &str) -> Outcome {
         let url = format!("ftp://{}/{name}", self.nodes[node].1);

@@ -4,7 +4,6 @@ use crate::bed::{Access, Bed, Brought, refused};
 use crate::{Outcome, Story, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use swarm::engine::Engine;
@@ -100,30 +99,34 @@ fn store(bed: &Bed, access: &Access, node: usize, name: &str, bytes: &[u8], file
 /// nodes left it is writable as well, and what is written then has copies on both hosts once both are there again.
 fn each_host_lost(bed: &Bed, machines: &Machines, cluster: &Brought<'_>, access: &Access, files: Files) -> Outcome {
     let [one, two] = machines.all() else { return Err("not two machines".into()) };
+    let (on_one, on_two) = (access.on("h1"), access.on("h2"));
+    ensure((on_one.len(), on_two.len()) == (3, 2), || format!("other nodes: {:?}", access.nodes))?;
     bed.runtime.block_on(machines.kill(one))?;
-    all_through(access, 3..5, &files)?;
+    all_through(access, &on_two, &files)?;
     bed.runtime.block_on(machines.start_again(one))?;
     whole_again(cluster)?;
 
     bed.runtime.block_on(machines.kill(two))?;
-    all_through(access, 0..3, &files)?;
+    all_through(access, &on_one, &files)?;
     let mut alone = Files::new();
     for number in 0..FILES {
         let bytes = vec![number as u8; LENGTHS[number % LENGTHS.len()]];
-        store(bed, access, number % 3, &format!("alone-{number}"), &bytes, &mut alone)?;
+        store(bed, access, on_one[number % 3], &format!("alone-{number}"), &bytes, &mut alone)?;
     }
-    all_through(access, 0..3, &alone)?;
+    all_through(access, &on_one, &alone)?;
     let status = cluster.status()?;
     let faults = status["faults"].as_array().cloned().unwrap_or_default();
     let silent = "host h2: no engine answers";
     let told = faults.iter().any(|fault| fault.as_str().is_some_and(|fault| fault.contains(silent)));
     ensure(told && status["files"] == files.len() + alone.len(), || format!("a lost host is not told: {status}"))?;
+    let logs = cluster.try_run(&["logs", "h1-1"])?;
+    ensure(logs.code == 0 && !logs.stdout.is_empty() && logs.stderr.contains(silent), || format!("{logs:?}"))?;
     for command in [&["up"][..], &["scale", "6"], &["down"]] {
         refused(&cluster.try_run(command)?, silent)?;
     }
     bed.runtime.block_on(machines.start_again(two))?;
     whole_again(cluster)?;
-    all_through(access, 0..5, &files)?;
+    all_through(access, &[0, 1, 2, 3, 4], &files)?;
 
     // Of what was written on one host alone, one copy moves, no more. The others would hide that in the sums.
     for name in files.keys() {
@@ -133,7 +136,7 @@ fn each_host_lost(bed: &Bed, machines: &Machines, cluster: &Brought<'_>, access:
         let files = alone.len() as u64;
         well(status) && status["files"] == files && copies(status, "h1") == 2 * files && copies(status, "h2") == files
     })?;
-    all_through(access, 0..5, &alone)
+    all_through(access, &[0, 1, 2, 3, 4], &alone)
 }
 
 /// Waits until all is well and there are three copies of each file, no more.
@@ -155,9 +158,9 @@ fn copies(status: &Value, host: &str) -> u64 {
 }
 
 /// Reads every file through one of these nodes, each of them in turn.
-fn all_through(access: &Access, nodes: Range<usize>, files: &Files) -> Outcome {
-    for ((name, bytes), node) in files.iter().zip(nodes.cycle()) {
-        ensure(access.curl_get(node, name)? == *bytes, || format!("{name} differs at node {node}"))?;
+fn all_through(access: &Access, nodes: &[usize], files: &Files) -> Outcome {
+    for ((name, bytes), node) in files.iter().zip(nodes.iter().cycle()) {
+        ensure(access.curl_get(*node, name)? == *bytes, || format!("{name} differs at node {node}"))?;
     }
     Ok(())
 }
