@@ -43,9 +43,10 @@ async fn interrupted(bed: &Bed) -> Result<()> {
     let child = run(store::STORY.0)?.spawn()?;
     let pid = child.id().context("it has ended")?;
     let of_it = format!("{pid}-");
-    wait_for("the run to have a container", RUN, async || {
+    // Not one in which an image is made.
+    wait_for("the run to have a node", RUN, async || {
         let made = made(engine, &of_it).await?;
-        ensure(made.iter().any(|thing| thing.starts_with("container")), || format!("it has {made:?}"))
+        ensure(made.iter().any(|thing| thing.starts_with("container /trebol-e2e-")), || format!("it has {made:?}"))
     })
     .await?;
     kill_process(Pid::from_raw(i32::try_from(pid)?).context("no process")?, Signal::INT)?;
