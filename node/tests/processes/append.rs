@@ -109,7 +109,7 @@ fn read_on(control: &mut Control, path: &str, base: &[u8], done: &Mutex<usize>, 
 fn many_at_once() -> Outcome {
     let long = std::env::var("TREBOL_LONG").is_ok_and(|set| set == "1");
     // As many to a small file as to a large one, or what an append costs could not be compared.
-    let (sizes, each) = if long { ([1 << 20, 1 << 30], 2004) } else { ([1 << 20, 64 << 20], 64 + WARM) };
+    let (sizes, each) = if long { ([1 << 20, 1 << 30], 2004) } else { ([1 << 20, 64 << 20], 100 + WARM) };
     Network::run(|network, cluster| {
         let (mut bases, mut spoken) = (Vec::new(), Vec::new());
         for size in sizes {
