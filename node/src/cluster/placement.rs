@@ -2,7 +2,6 @@
 //! (specification 6.1). A node that is much emptier than most, as a new one is, fills up gradually.
 
 use super::info::DiskReport;
-use super::log::COPIES;
 use super::member::{Cx, Member, Role};
 use super::types::NodeId;
 use std::collections::BTreeMap;
@@ -170,8 +169,8 @@ impl Member {
         }
         let used: Vec<u64> = chosen.iter().map(|n| self.disk_of(*n).used).collect();
         if let Role::Lead(lead) = &mut self.role {
-            // Others ask for one copy, some to know whether there is a place.
-            lead.dealt.plans += u64::from(count == COPIES);
+            // Those of repair, too: else its turn would stand still while nobody uploads.
+            lead.dealt.plans += 1;
             for (node, used) in chosen.iter().zip(used) {
                 let given = lead.dealt.given.entry(*node).or_insert((0, used));
                 given.0 += 1;
