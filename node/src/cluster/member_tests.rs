@@ -1,5 +1,7 @@
 //! What one member makes of what a peer says, without any other member: its view of clocks and of numbers gone wild.
 
+use super::member::{Cx, Role};
+use super::placement::Wanted;
 use super::*;
 use crate::path::FtpPath;
 use std::sync::Arc;
@@ -222,6 +224,22 @@ fn who_is_gone_stays_as_far_behind_as_it_was() {
     assert!(alive > 0);
     pair.handle(Input::PortRefused(NodeId(1)));
     assert_eq!(behind(&pair), alive);
+}
+
+#[test]
+fn turns_of_an_empty_node_go_on_while_repair_alone_places_copies() {
+    let mut pair = Pair::new(0);
+    pair.handle(Input::Disk(DiskReport { used: 100 << 30, free: 1 << 40, healthy: true }));
+    pair.pass(2000);
+    let Role::Lead(lead) = &mut pair.member.role else { panic!("it does not lead") };
+    // All that matters here of having joined.
+    lead.members = vec![pair.member.me.node, pair.peer.node];
+    let cx = Cx { now: pair.now, storage: &Empty };
+    let copy = Wanted { count: 1, ..Wanted::default() };
+    let got: Vec<NodeId> = (0..8).flat_map(|_| pair.member.place(cx, copy, &[], &[])).collect();
+    // Its share of one copy on two nodes is half; half way from there to all is three of four.
+    assert_eq!(got.iter().filter(|node| **node == pair.peer.node).count(), 6, "{got:?}");
+    assert_eq!(got.len(), 8);
 }
 
 #[test]
